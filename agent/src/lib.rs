@@ -1,0 +1,4 @@
+//! Observe, decide, act: the agent that runs on every host.
+//!
+//! Pure cores (`heartbeat`, `detector`, `policy`, `placement`, `failover`, `engine`) decide; `driver`, `workload`,
+//! `replication`, `network`, `admin` and `cli` act. See ARCHITECTURE.md for who may import whom.

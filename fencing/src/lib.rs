@@ -1,0 +1,1 @@
+//! Make sure that it is dead, and say how we know.

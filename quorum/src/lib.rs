@@ -1,0 +1,9 @@
+//! Who may decide: words, arithmetic, the host lease, the replicated ledger, and Raft behind a sans-I/O face.
+//!
+//! Nothing in this crate is async, and nothing but [`storage`] touches a file. Every core is a function of its
+//! inputs: the same code runs in the daemon, in the simulator, in `what-if` and under the model checker.
+//!
+//! Architecture invariant: this crate knows neither `fencing` nor the agent.
+
+pub mod id;
+pub mod moment;
