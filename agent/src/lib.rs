@@ -2,3 +2,5 @@
 //!
 //! Pure cores (`heartbeat`, `detector`, `policy`, `placement`, `failover`, `engine`) decide; `driver`, `workload`,
 //! `replication`, `network`, `admin` and `cli` act. See ARCHITECTURE.md for who may import whom.
+
+pub mod driver;
