@@ -7,3 +7,6 @@
 
 pub mod id;
 pub mod moment;
+pub mod mutants;
+pub mod roster;
+pub mod timing;
