@@ -93,6 +93,14 @@ macro_rules! name {
 }
 
 name!(
+    /// A cluster: all hosts that one certificate authority vouches for.
+    ClusterName
+);
+name!(
+    /// A person (or a program acting for one) that holds an operator's certificate.
+    OperatorName
+);
+name!(
     /// A machine with an agent.
     HostName
 );
