@@ -1,0 +1,18 @@
+//! The two files: `agent.toml` (who am I) and the cluster spec (what is protected), parsed into types that can't be
+//! wrong.
+//!
+//! Contract: every problem of a file is reported at once, each with file, line, key and remedy; nothing is taken
+//! from a file with a problem. Kind-specific keys are kept as a table and checked by the kind.
+//!
+//! Not here: the relations between time spans (`quorum::timing`), what the ledger may accept (`quorum::ledger`).
+
+mod agent_file;
+mod group;
+mod nearest;
+mod reader;
+mod spec_file;
+
+pub use agent_file::{AgentConfig, KeeperConfig, PeerConfig, TlsFiles, VoterConfig};
+pub use group::{Address, Failback, FailbackPolicy, GroupConfig, Place, Probe, Tier, VolumeConfig};
+pub use reader::{Problem, Problems, Reader};
+pub use spec_file::{ClusterConfig, ClusterSpec, DeclarePolicy, HostConfig, SiteConfig};

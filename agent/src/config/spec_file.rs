@@ -1,0 +1,300 @@
+//! The cluster spec: sites, hosts, fencing and groups, as people keep it in git.
+
+use super::group::GroupConfig;
+use super::reader::{Problems, Reader, read};
+use quorum::id::{DeviceName, GroupName, HostName, SiteName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// When a corroborated suspicion is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeclarePolicy {
+    /// Eager where a positive fence is ready, else lazy.
+    Auto,
+    /// Always at T_D.
+    Eager,
+    /// Always just before the lease's end.
+    Lazy,
+}
+
+/// What holds for the cluster as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Its name.
+    pub name: String,
+    /// Lab chassis evidence is accepted.
+    pub lab: bool,
+    /// Eager or lazy.
+    pub declare: DeclarePolicy,
+    /// Commissioned worst fire time of the slowest watchdog, with its margin.
+    pub watchdog_worst: Duration,
+    /// Largest round trip expected between any two sites.
+    pub round_trip_max: Duration,
+}
+
+/// A site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteConfig {
+    /// Its name.
+    pub name: SiteName,
+    /// It never runs workloads.
+    pub witness: bool,
+}
+
+/// A host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Its name.
+    pub name: HostName,
+    /// Its site.
+    pub site: SiteName,
+    /// Where its agent is reached, one address per path.
+    pub addresses: Vec<SocketAddr>,
+    /// Fencing levels: each a list of devices that must all succeed.
+    pub fencing: Vec<Vec<String>>,
+}
+
+/// The spec, checked as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterSpec {
+    /// The cluster.
+    pub cluster: ClusterConfig,
+    /// The sites.
+    pub sites: BTreeMap<SiteName, SiteConfig>,
+    /// The hosts.
+    pub hosts: BTreeMap<HostName, HostConfig>,
+    /// Fencing devices, with the kind's own keys; `kind` among them.
+    pub devices: BTreeMap<DeviceName, toml::Table>,
+    /// The groups.
+    pub groups: BTreeMap<GroupName, GroupConfig>,
+}
+
+/// Fencing level members that name no device.
+const BUILT_IN_LEVELS: [&str; 2] = ["self", "operator"];
+
+impl ClusterSpec {
+    /// Reads `text`, the content of `file`.
+    ///
+    /// # Errors
+    /// Every problem at once, also those between tables: unknown sites, hosts and devices, duplicates, places
+    /// without hosts, cycles in `after`.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Problems> {
+        Ok(read(file, text, Self::read)?.expect("a file without problems is complete"))
+    }
+
+    fn read(root: &Reader<'_>) -> Option<Self> {
+        let cluster = root.table("cluster", read_cluster);
+        if cluster.is_none() {
+            root.problem("cluster", "is missing", "add [cluster] with `name`");
+        }
+        let sites = root.tables("site", |site| {
+            let name = site.required("name");
+            Some(SiteConfig { name: name?, witness: site.flag("witness").unwrap_or(false) })
+        });
+        let hosts = root.tables("host", read_host);
+        let devices = root.tables("device", |device| {
+            let name: Option<DeviceName> = device.required("name");
+            if !device.has("kind") {
+                device.problem("kind", "is missing", "name the device's kind, e.g. \"command\"");
+            }
+            let mut params = device.rest();
+            if let Some(kind) = device.text("kind") {
+                params.insert("kind".into(), toml::Value::String(kind));
+            }
+            name.map(|name| (name, params))
+        });
+        let groups = root.tables("group", GroupConfig::read);
+        let spec = Self {
+            cluster: cluster.flatten().unwrap_or_else(ClusterConfig::nameless),
+            sites: unique(root, "site", sites, |site| site.name.clone()),
+            hosts: unique(root, "host", hosts, |host| host.name.clone()),
+            devices: unique(root, "device", devices, |(name, _)| name.clone())
+                .into_iter()
+                .map(|(name, (_, params))| (name, params))
+                .collect(),
+            groups: unique(root, "group", groups, |group| group.name.clone()),
+        };
+        spec.check_hosts(root);
+        spec.check_groups(root);
+        Some(spec)
+    }
+
+    fn check_hosts(&self, root: &Reader<'_>) {
+        for host in self.hosts.values().filter(|host| !self.sites.contains_key(&host.site)) {
+            let what = format!("host {} is at site {}, which is not in the spec", host.name, host.site);
+            root.problem("host", what, "add the [[site]] or correct `site`");
+        }
+        for host in self.hosts.values() {
+            for device in host.fencing.iter().flatten() {
+                let known = BUILT_IN_LEVELS.contains(&device.as_str())
+                    || DeviceName::new(device).is_ok_and(|device| self.devices.contains_key(&device));
+                if !known {
+                    let what = format!("host {} is fenced by {device}, which is not in the spec", host.name);
+                    root.problem("host", what, "add the [[device]], or use \"self\" or \"operator\"");
+                }
+            }
+        }
+    }
+
+    fn check_groups(&self, root: &Reader<'_>) {
+        for group in self.groups.values() {
+            for (site, place) in &group.places {
+                if !self.sites.contains_key(site) {
+                    let what = format!("group {} has a place at {site}, which is not in the spec", group.name);
+                    root.problem("group", what, "add the [[site]] or remove the place");
+                }
+                if self.sites.get(site).is_some_and(|site| site.witness) {
+                    let what = format!("group {} has a place at the witness {site}", group.name);
+                    root.problem("group", what, "a witness never runs workloads: choose another site");
+                }
+                for host in place.hosts.iter().filter(|host| self.hosts.get(*host).is_none_or(|h| h.site != *site)) {
+                    let what = format!("group {} names host {host}, which is not a host of {site}", group.name);
+                    root.problem("group", what, "correct `hosts` or add the [[host]]");
+                }
+            }
+            for before in group.after.iter().filter(|before| !self.groups.contains_key(*before)) {
+                let what = format!("group {} starts after {before}, which is not in the spec", group.name);
+                root.problem("group", what, "correct `after`");
+            }
+            if self.is_after_itself(&group.name) {
+                let what = format!("group {} starts after itself through its `after`", group.name);
+                root.problem("group", what, "break the cycle");
+            }
+        }
+    }
+
+    fn is_after_itself(&self, name: &GroupName) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<&GroupName> =
+            self.groups.get(name).map(|group| group.after.iter().collect()).unwrap_or_default();
+        while let Some(next) = open.pop() {
+            if next == name {
+                return true;
+            }
+            if seen.insert(next) {
+                open.extend(self.groups.get(next).into_iter().flat_map(|group| &group.after));
+            }
+        }
+        false
+    }
+}
+
+impl ClusterConfig {
+    fn nameless() -> Self {
+        Self {
+            name: String::new(),
+            lab: false,
+            declare: DeclarePolicy::Auto,
+            watchdog_worst: Duration::from_millis(1_100),
+            round_trip_max: Duration::from_millis(80),
+        }
+    }
+}
+
+fn read_cluster(table: &Reader<'_>) -> Option<ClusterConfig> {
+    let words = [("auto", DeclarePolicy::Auto), ("eager", DeclarePolicy::Eager), ("lazy", DeclarePolicy::Lazy)];
+    let default = ClusterConfig::nameless();
+    let name = table.required("name");
+    Some(ClusterConfig {
+        name: name?,
+        lab: table.flag("lab").unwrap_or(false),
+        declare: table.word("declare", &words).unwrap_or(default.declare),
+        watchdog_worst: table.span("watchdog_worst").unwrap_or(default.watchdog_worst),
+        round_trip_max: table.span("round_trip_max").unwrap_or(default.round_trip_max),
+    })
+}
+
+fn read_host(table: &Reader<'_>) -> Option<HostConfig> {
+    let (name, site) = (table.required("name"), table.required("site"));
+    let addresses = table.list("addresses");
+    let fencing = table.levels("fencing");
+    Some(HostConfig { name: name?, site: site?, addresses, fencing })
+}
+
+fn unique<K: Ord + std::fmt::Display, T>(
+    root: &Reader<'_>,
+    key: &str,
+    items: Vec<T>,
+    name: impl Fn(&T) -> K,
+) -> BTreeMap<K, T> {
+    let mut map = BTreeMap::new();
+    for item in items {
+        if let Some(twice) = map.insert(name(&item), item) {
+            root.problem(key, format!("{} is there twice", name(&twice)), "give each its own name");
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[cluster]
+name = "demo"
+lab = true
+declare = "eager"
+[[site]]
+name = "tokyo"
+[[site]]
+name = "osaka"
+[[site]]
+name = "nagoya"
+witness = true
+[[host]]
+name = "tk-1"
+site = "tokyo"
+addresses = ["127.0.0.1:7600"]
+fencing = [["self"]]
+[[host]]
+name = "os-1"
+site = "osaka"
+[[group]]
+name = "erp"
+tier = "auto"
+home = "tokyo"
+accept = ["self-fenced"]
+failback = { policy = "auto", stable_for = "10s" }
+[[group.volume]]
+name = "root"
+replication = { kind = "nbd", mode = "sync", port = 10809 }
+[group.at.tokyo]
+kind = "qemu"
+hosts = ["tk-1"]
+memory = "96MiB"
+addresses = [{ ip = "10.0.0.1", interface = "br0" }]
+probe = { tcp = "10.0.0.1:80", within = "60s" }
+[group.at.osaka]
+kind = "qemu"
+hosts = ["os-1"]
+"#;
+
+    #[test]
+    fn a_complete_spec_is_read_with_the_kinds_own_keys_kept() {
+        let spec = ClusterSpec::parse("spec.toml", GOOD).unwrap_or_else(|problems| panic!("{problems}"));
+        let group = spec.groups.values().next().expect("one group");
+        assert_eq!(group.volumes[0].params["port"].as_integer(), Some(10_809));
+        let tokyo = &group.places[&SiteName::new("tokyo").expect("a name")];
+        assert_eq!(tokyo.params["memory"].as_str(), Some("96MiB"));
+        assert_eq!(group.hold_off, Duration::ZERO);
+    }
+
+    #[test]
+    fn problems_between_tables_are_found_together() {
+        let text = GOOD
+            .replace("hosts = [\"os-1\"]", "hosts = [\"tk-1\"]")
+            .replace("site = \"osaka\"", "site = \"kyoto\"")
+            .replace("fencing = [[\"self\"]]", "fencing = [[\"bmc\"]]");
+        let Problems(problems) = ClusterSpec::parse("spec.toml", &text).expect_err("three problems");
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+    }
+
+    #[test]
+    fn a_cycle_of_groups_is_refused() {
+        let text = GOOD.replace("home = \"tokyo\"", "home = \"tokyo\"\nafter = [\"erp\"]");
+        let problems = ClusterSpec::parse("spec.toml", &text).expect_err("a cycle");
+        assert!(problems.to_string().contains("starts after itself"), "{problems}");
+    }
+}

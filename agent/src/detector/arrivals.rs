@@ -1,0 +1,139 @@
+//! When the next beat of one peer on one path is expected: the two-window estimator.
+//!
+//! Each window gives an expected arrival: the mean of `arrival − Δ·sequence` over the window, plus Δ times the next
+//! sequence number. The window of one beat follows sudden changes of the path's delay, the window of a thousand
+//! ignores a single late beat; the later of both counts, so neither alone can accuse.
+//! Source: A. Tomsic et al., "2W-FD: A Failure Detector Algorithm with QoS", IPDPS 2015.
+
+use super::lateness::Lateness;
+use quorum::moment::Moment;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+const WINDOW: usize = 1_000;
+
+/// The beats of one peer on one path in one life of the peer's agent.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    every_ns: u64,
+    /// `arrival − Δ·sequence` of the last beats, in nanoseconds of BOOTTIME.
+    offsets: VecDeque<i64>,
+    offsets_sum: i128,
+    last: Option<(u64, Moment)>,
+    fresh_in_a_row: u32,
+    lateness: Lateness,
+    lost: u64,
+}
+
+impl Arrivals {
+    /// No beat heard yet; the peer's beats are `every` apart.
+    pub fn new(every: Duration) -> Self {
+        Self {
+            every_ns: u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),
+            offsets: VecDeque::with_capacity(64),
+            offsets_sum: 0,
+            last: None,
+            fresh_in_a_row: 0,
+            lateness: Lateness::new(),
+            lost: 0,
+        }
+    }
+
+    /// Takes a beat with sequence number `seq` that the kernel received `at`. Returns false for a duplicate or an
+    /// older one, which is counted as nothing.
+    pub fn heard(&mut self, seq: u64, at: Moment) -> bool {
+        if self.last.is_some_and(|(last, _)| seq <= last) {
+            return false;
+        }
+        if let Some(expected) = self.expected() {
+            let late = at.boot_ns.saturating_sub(expected.boot_ns);
+            self.lateness.record(Duration::from_nanos(late));
+        }
+        if let Some((last, _)) = self.last {
+            self.lost += seq - last - 1;
+        }
+        let offset = i64::try_from(at.boot_ns).unwrap_or(i64::MAX)
+            - i64::try_from(self.every_ns.saturating_mul(seq)).unwrap_or(i64::MAX);
+        self.offsets.push_back(offset);
+        self.offsets_sum += i128::from(offset);
+        if self.offsets.len() > WINDOW {
+            let oldest = self.offsets.pop_front().unwrap_or_default();
+            self.offsets_sum -= i128::from(oldest);
+        }
+        self.fresh_in_a_row += 1;
+        self.last = Some((seq, at));
+        true
+    }
+
+    /// The path fell silent: three fresh beats are needed again.
+    pub fn silenced(&mut self) {
+        self.fresh_in_a_row = 0;
+    }
+
+    /// Beats heard in a row since the last silence.
+    pub fn fresh_in_a_row(&self) -> u32 {
+        self.fresh_in_a_row
+    }
+
+    /// The last beat's sequence number and when the kernel received it.
+    pub fn last(&self) -> Option<(u64, Moment)> {
+        self.last
+    }
+
+    /// Beats that the sequence numbers say were sent and that never came.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// One beat in ten thousand is later than this; `None` while samples are few.
+    pub fn far_lateness(&self) -> Option<Duration> {
+        self.lateness.far_quantile()
+    }
+
+    /// The later of both windows' expectations of the next beat; `None` before the first.
+    pub fn expected(&self) -> Option<Moment> {
+        let (seq, at) = self.last?;
+        let short = at.plus(Duration::from_nanos(self.every_ns));
+        let mean = self.offsets_sum / i128::try_from(self.offsets.len()).unwrap_or(1);
+        let long = mean + i128::from(self.every_ns) * i128::from(seq + 1);
+        let long = u64::try_from(long).unwrap_or_default();
+        Some(short.plus(Duration::from_nanos(long.saturating_sub(short.boot_ns))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_millis(50);
+
+    fn ms(ms: u64) -> Moment {
+        Moment::from_ns(ms * 1_000_000)
+    }
+
+    #[test]
+    fn the_later_of_both_windows_is_expected() {
+        let mut arrivals = Arrivals::new(EVERY);
+        for seq in 1..=100 {
+            arrivals.heard(seq, ms(10_000 + seq * 50));
+        }
+        assert_eq!(arrivals.expected(), Some(ms(15_050)));
+        // One beat 40 ms early must not pull the expectation forward.
+        arrivals.heard(101, ms(15_010));
+        let expected = arrivals.expected().expect("beats were heard");
+        assert!(expected >= ms(15_099), "{expected:?}");
+        // A path that became 30 ms slower is followed at once.
+        arrivals.heard(102, ms(15_130));
+        assert_eq!(arrivals.expected(), Some(ms(15_180)));
+    }
+
+    #[test]
+    fn duplicates_and_reordered_beats_count_for_nothing() {
+        let mut arrivals = Arrivals::new(EVERY);
+        assert!(arrivals.heard(5, ms(1_000)));
+        assert!(!arrivals.heard(5, ms(1_001)));
+        assert!(!arrivals.heard(4, ms(1_002)));
+        assert!(arrivals.heard(8, ms(1_150)));
+        assert_eq!((arrivals.lost(), arrivals.fresh_in_a_row()), (2, 2));
+    }
+}

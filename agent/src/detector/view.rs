@@ -1,0 +1,337 @@
+//! One observer's view of all peers: who is trusted, who is suspect, since when.
+
+use super::arrivals::Arrivals;
+use super::health::Health;
+use quorum::id::{AgentInstance, HostName, SiteName};
+use quorum::moment::Moment;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Fresh beats in a row after which a suspect is trusted again.
+const TRUST_AFTER: u32 = 3;
+/// Longest T_D to which lateness, refuted suspicions and sickness may stretch a path's margin.
+const DETECTION_MAX: Duration = Duration::from_secs(1);
+/// How long a peer that was never heard is awaited: agents need to start and to shake hands.
+const AWAITED: Duration = Duration::from_secs(3);
+
+/// What the detector is tuned to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// Δ: the peers' beat interval.
+    pub beat: Duration,
+    /// T_D: from the last beat sent to suspicion.
+    pub detection: Duration,
+    /// Largest one-way delay expected.
+    pub delay: Duration,
+}
+
+impl Params {
+    /// α by configuration, never below the floor of protocol §4.
+    fn margin(&self) -> Duration {
+        let configured = self.detection.saturating_sub(self.beat).saturating_sub(self.delay);
+        configured.max(self.beat * 4).max(Duration::from_millis(60))
+    }
+}
+
+/// What this observer holds of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Registered and not heard yet, within the grace.
+    Awaited,
+    /// Heard on at least one path.
+    Trusted,
+    /// Silent on all paths.
+    Suspect {
+        /// When the silence outgrew the expectation.
+        since: Moment,
+    },
+}
+
+/// A beat as it arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    /// Which path.
+    pub path: u8,
+    /// The sender's agent process: another one starts its sequence anew.
+    pub agent: AgentInstance,
+    /// Its sequence number.
+    pub seq: u64,
+    /// When the kernel received it.
+    pub at: Moment,
+}
+
+/// A judgement that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// About whom.
+    pub peer: HostName,
+    /// Now trusted or suspect.
+    pub judgement: Judgement,
+    /// Why, for people.
+    pub because: String,
+}
+
+#[derive(Clone, Debug)]
+struct Peer {
+    site: SiteName,
+    agent: Option<AgentInstance>,
+    paths: BTreeMap<u8, Arrivals>,
+    judgement: Judgement,
+    registered: Moment,
+    /// Refuted suspicions, fading; each widens the margin by a quarter.
+    refuted: u32,
+}
+
+/// The view.
+#[derive(Clone, Debug)]
+pub struct Detector {
+    params: Params,
+    peers: BTreeMap<HostName, Peer>,
+}
+
+impl Detector {
+    /// Knows nobody yet.
+    pub fn new(params: Params) -> Self {
+        Self { params, peers: BTreeMap::new() }
+    }
+
+    /// Takes the roster: new peers are awaited, missing ones forgotten.
+    pub fn roster(&mut self, now: Moment, hosts: &BTreeMap<HostName, SiteName>) {
+        self.peers.retain(|name, _| hosts.contains_key(name));
+        for (name, site) in hosts {
+            let peer = self.peers.entry(name.clone()).or_insert_with(|| Peer {
+                site: site.clone(),
+                agent: None,
+                paths: BTreeMap::new(),
+                judgement: Judgement::Awaited,
+                registered: now,
+                refuted: 0,
+            });
+            peer.site.clone_from(site);
+        }
+    }
+
+    /// Changes the tuning; what was heard stays.
+    pub fn tune(&mut self, params: Params) {
+        self.params = params;
+    }
+
+    /// Takes a beat. Returns false if it was stale, replayed or from a stranger.
+    pub fn heard(&mut self, from: &HostName, heard: Heard) -> bool {
+        let every = self.params.beat;
+        let Some(peer) = self.peers.get_mut(from) else { return false };
+        if peer.agent != Some(heard.agent) {
+            peer.agent = Some(heard.agent);
+            peer.paths.clear();
+        }
+        peer.paths.entry(heard.path).or_insert_with(|| Arrivals::new(every)).heard(heard.seq, heard.at)
+    }
+
+    /// Judges every peer at `now`. The caller has handed in everything that the kernel had received before.
+    pub fn judge(&mut self, now: Moment, health: &Health) -> Vec<Change> {
+        let params = self.params;
+        let stretch = u32::from(health.sickness());
+        let mut changes = Vec::new();
+        for (name, peer) in &mut self.peers {
+            let before = peer.judgement;
+            peer.judge(now, params, stretch);
+            if std::mem::discriminant(&before) != std::mem::discriminant(&peer.judgement) {
+                changes.push(Change { peer: name.clone(), judgement: peer.judgement, because: peer.because(now) });
+            }
+        }
+        changes
+    }
+
+    /// When the next peer would become suspect if nothing more is heard.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.peers.values().filter_map(|peer| peer.suspect_at(self.params, 0)).min()
+    }
+
+    /// What this observer holds of `peer`; `None` for a stranger.
+    pub fn judgement(&self, peer: &HostName) -> Option<Judgement> {
+        self.peers.get(peer).map(|peer| peer.judgement)
+    }
+
+    /// When `peer` was last heard on any path, and with which sequence number.
+    pub fn last_heard(&self, peer: &HostName) -> Option<(u64, Moment)> {
+        self.peers.get(peer)?.paths.values().filter_map(Arrivals::last).max_by_key(|(_, at)| *at)
+    }
+
+    /// Paths of `peer` on which beats arrive now, and how many it has been heard on at all.
+    pub fn paths(&self, peer: &HostName, now: Moment) -> (usize, usize) {
+        let Some(peer) = self.peers.get(peer) else { return (0, 0) };
+        let margin = self.params.margin();
+        let live = |path: &&Arrivals| path.expected().is_some_and(|at| !now.either_reached(at.plus(margin)));
+        (peer.paths.values().filter(live).count(), peer.paths.len())
+    }
+
+    /// Beats of `peer` that were sent and never came, over all paths.
+    pub fn lost(&self, peer: &HostName) -> u64 {
+        self.peers.get(peer).map_or(0, |peer| peer.paths.values().map(Arrivals::lost).sum())
+    }
+
+    /// Suspect sites (all of whose hosts are suspect here) and suspect hosts of other sites.
+    pub fn suspects(&self) -> (Vec<SiteName>, Vec<HostName>) {
+        let mut silent: BTreeMap<&SiteName, bool> = BTreeMap::new();
+        for peer in self.peers.values() {
+            let all = silent.entry(&peer.site).or_insert(true);
+            *all &= matches!(peer.judgement, Judgement::Suspect { .. });
+        }
+        let is_suspect = |peer: &Peer| matches!(peer.judgement, Judgement::Suspect { .. });
+        let hosts = self.peers.iter().filter(|(_, peer)| is_suspect(peer) && !silent[&peer.site]);
+        let hosts = hosts.map(|(name, _)| name.clone()).collect();
+        (silent.iter().filter(|(_, all)| **all).map(|(site, _)| (*site).clone()).collect(), hosts)
+    }
+}
+
+impl Peer {
+    /// Margin of one path: the configured one, widened by what the path has shown and by the observer's sickness.
+    fn margin(&self, path: &Arrivals, params: Params, stretch: u32) -> Duration {
+        let seen = path.far_lateness().map_or(Duration::ZERO, |late| late * 3 / 2);
+        let base = params.margin().max(seen);
+        let widened = base + base / 4 * self.refuted.min(8) + params.detection * stretch;
+        let most = DETECTION_MAX.max(params.detection).saturating_sub(params.beat + params.delay);
+        widened.min(most.max(params.margin()) + params.detection * stretch)
+    }
+
+    fn suspect_at(&self, params: Params, stretch: u32) -> Option<Moment> {
+        if matches!(self.judgement, Judgement::Suspect { .. }) {
+            return None;
+        }
+        if self.paths.is_empty() {
+            return Some(self.registered.plus(AWAITED));
+        }
+        let silent_at = |path: &Arrivals| path.expected().map(|at| at.plus(self.margin(path, params, stretch)));
+        self.paths.values().filter_map(silent_at).max()
+    }
+
+    fn judge(&mut self, now: Moment, params: Params, stretch: u32) {
+        match self.judgement {
+            Judgement::Suspect { .. } => {
+                let fresh = |path: &Arrivals| {
+                    let silent_at = path.expected().map(|at| at.plus(self.margin(path, params, stretch)));
+                    path.fresh_in_a_row() >= TRUST_AFTER && silent_at.is_some_and(|at| !now.either_reached(at))
+                };
+                if self.paths.values().any(fresh) {
+                    self.judgement = Judgement::Trusted;
+                    self.refuted = (self.refuted + 1).min(8);
+                }
+            }
+            Judgement::Awaited | Judgement::Trusted => {
+                // The waiter's clock: a host is called silent only when both clocks say so.
+                if self.suspect_at(params, stretch).is_some_and(|at| now.both_reached(at)) {
+                    self.judgement = Judgement::Suspect { since: now };
+                    self.paths.values_mut().for_each(Arrivals::silenced);
+                } else if !self.paths.is_empty() {
+                    self.judgement = Judgement::Trusted;
+                }
+            }
+        }
+    }
+
+    fn because(&self, now: Moment) -> String {
+        let last = self.paths.values().filter_map(Arrivals::last).map(|(_, at)| at).max();
+        match (self.judgement, last) {
+            (Judgement::Suspect { .. }, Some(at)) => {
+                format!("silent for {} ms on all paths", now.held_since(at).as_millis())
+            }
+            (Judgement::Suspect { .. }, None) => "never heard since this agent started".to_owned(),
+            (Judgement::Trusted | Judgement::Awaited, _) => "beats arrive".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARAMS: Params = Params {
+        beat: Duration::from_millis(50),
+        detection: Duration::from_millis(350),
+        delay: Duration::from_millis(20),
+    };
+
+    fn ms(ms: u64) -> Moment {
+        Moment::from_ns(ms * 1_000_000)
+    }
+
+    fn host(name: &str) -> HostName {
+        HostName::new(name).expect("a name")
+    }
+
+    fn detector() -> Detector {
+        let mut detector = Detector::new(PARAMS);
+        let site = |name: &str| SiteName::new(name).expect("a name");
+        let roster = [("a1", "a"), ("a2", "a"), ("b1", "b")].map(|(h, s)| (host(h), site(s))).into();
+        detector.roster(ms(0), &roster);
+        detector
+    }
+
+    fn beat(detector: &mut Detector, from: &str, seq: u64, at: u64) {
+        let heard = Heard { path: 0, agent: AgentInstance([1; 16]), seq, at: ms(at) };
+        detector.heard(&host(from), heard);
+    }
+
+    #[test]
+    fn a_peer_is_suspect_one_detection_time_after_its_last_beat_left() {
+        let mut detector = detector();
+        for seq in 1..=40 {
+            // Sent at seq·50, 20 ms under way.
+            beat(&mut detector, "a1", seq, seq * 50 + 20);
+        }
+        let health = Health::new(PARAMS.beat);
+        detector.judge(ms(2_020), &health);
+        assert_eq!(detector.deadline().map(|at| at.boot_ns / 1_000_000), Some(2_000 + 350));
+        assert!(detector.judge(ms(2_349), &health).is_empty());
+        let changes = detector.judge(ms(2_350), &health);
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].because, "silent for 330 ms on all paths");
+    }
+
+    #[test]
+    fn three_fresh_beats_refute_a_suspicion_and_widen_the_margin() {
+        let mut detector = detector();
+        let health = Health::new(PARAMS.beat);
+        beat(&mut detector, "a1", 1, 1_000);
+        detector.judge(ms(1_001), &health);
+        detector.judge(ms(2_000), &health);
+        assert!(matches!(detector.judgement(&host("a1")), Some(Judgement::Suspect { .. })));
+        for seq in 21..=23 {
+            assert!(matches!(detector.judgement(&host("a1")), Some(Judgement::Suspect { .. })));
+            beat(&mut detector, "a1", seq, 1_000 + seq * 50);
+            detector.judge(ms(1_001 + seq * 50), &health);
+        }
+        assert_eq!(detector.judgement(&host("a1")), Some(Judgement::Trusted));
+        assert!(detector.deadline().expect("a trusted peer") > ms(1_000 + 23 * 50 + 50 + 280));
+    }
+
+    #[test]
+    fn a_site_is_suspect_when_all_its_hosts_are() {
+        let mut detector = detector();
+        let health = Health::new(PARAMS.beat);
+        for at in [3_000u64, 3_050, 3_100] {
+            for peer in ["a1", "a2", "b1"] {
+                beat(&mut detector, peer, at / 50, at);
+            }
+        }
+        for at in (3_150..4_000).step_by(50) {
+            beat(&mut detector, "a2", at / 50, at);
+            beat(&mut detector, "b1", at / 50, at);
+            detector.judge(ms(at), &health);
+        }
+        assert_eq!(detector.suspects(), (vec![], vec![host("a1")]));
+        for at in (4_000..5_000).step_by(50) {
+            beat(&mut detector, "b1", at / 50, at);
+            detector.judge(ms(at), &health);
+        }
+        assert_eq!(detector.suspects(), (vec![SiteName::new("a").expect("a name")], vec![]));
+    }
+
+    #[test]
+    fn a_peer_that_was_never_heard_is_awaited_before_it_is_suspect() {
+        let mut detector = detector();
+        let health = Health::new(PARAMS.beat);
+        assert!(detector.judge(ms(2_900), &health).is_empty());
+        assert_eq!(detector.judge(ms(3_000), &health).len(), 3);
+    }
+}
