@@ -5,6 +5,7 @@
 //!
 //! Architecture invariant: this crate knows neither `fencing` nor the agent.
 
+pub mod codec;
 pub mod id;
 pub mod moment;
 pub mod mutants;
