@@ -3,6 +3,7 @@
 //! Pure cores (`heartbeat`, `detector`, `policy`, `placement`, `failover`, `engine`) decide; `driver`, `workload`,
 //! `replication`, `network`, `admin` and `cli` act. See ARCHITECTURE.md for who may import whom.
 
+pub mod command;
 pub mod config;
 pub mod detector;
 pub mod driver;
