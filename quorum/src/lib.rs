@@ -7,6 +7,7 @@
 
 pub mod codec;
 pub mod id;
+pub mod lease;
 pub mod moment;
 pub mod mutants;
 pub mod roster;
