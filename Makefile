@@ -1,0 +1,38 @@
+# One command per job. `make test` is what CI runs; both set up what they need first (Debian 12, root for packages).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+# A toolchain that tests/lab/setup has just installed isn't on the caller's PATH yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+export PYTHONDONTWRITEBYTECODE := 1
+export TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export ANTIPODE_LAB_IMAGES := $(TARGET_DIR)/lab
+
+PYTHON := PYTHONPATH=tests python3
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+
+.PHONY: help setup build lint test test-rust test-lab
+help:
+	@sed -n 's/^\([a-zA-Z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+setup: ## install what building, testing and the lab need
+	@tests/lab/setup
+
+build: setup ## the product, as the demo and the live tests run it
+	cargo build --locked --workspace
+
+lint: ## formatting and lints, warnings refused
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+test: setup lint test-rust test-lab ## everything that must hold, in one run
+
+test-rust: ## the workspace's own tests
+ifeq ($(NEXTEST),)
+	cargo test --locked --workspace
+else
+	cargo nextest run --locked --workspace --no-tests pass
+	cargo test --locked --workspace --doc
+endif
+
+test-lab: setup ## the lab's own claims and the judge's, in Python
+	$(PYTHON) -m unittest discover -s tests -t tests

@@ -1,0 +1,196 @@
+"""The lab's own claims, tested without the product: guests booted by hand, in namespaces of this test's own prefix.
+
+Needs root and what tests/lab/setup installs; a missing piece fails, it never skips.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+from lab import net, procs, records
+from lab.guest import boot, build
+
+PREFIX = f"t{os.getpid() % 100000}"
+ADDRESS = "10.78.0.10"
+IMAGES = os.environ.get("ANTIPODE_LAB_IMAGES") or f"{tempfile.gettempdir()}/antipode-lab-images"
+
+
+def wait_until(condition, what, limit=90.0):
+    """Waits for a true value and returns it; fails with `what` after `limit` seconds."""
+    until = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {limit} s: {what}")
+        time.sleep(0.02)
+
+
+class GuestCase(unittest.TestCase):
+    """A scratch folder, an observer, and guests that are gone afterwards."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="antipode-lab-")
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.kernel, self.image = build.initramfs(IMAGES)
+        self.stamps, self.socket = f"{self.folder}/stamps.jsonl", f"{self.folder}/observer.sock"
+        self.addCleanup(net.Net(PREFIX).down)
+
+    def observe(self):
+        self.tool("observer", "--out", self.stamps, self.socket)
+        wait_until(lambda: os.path.exists(self.socket), "the observer listens", 20)
+
+    def tool(self, name, *arguments, netns=None):
+        env = {**os.environ, "PYTHONPATH": net.TESTS, "PYTHONDONTWRITEBYTECODE": "1"}
+        argv = [sys.executable, "-m", f"lab.{name}", *arguments]
+        return procs.start(PREFIX, name, argv, f"{self.folder}/{name}.log", netns=netns, env=env)
+
+    def guest(self, name, disk, append="", extra=(), netns=None):
+        devices = ["-drive", f"file={disk},format=raw,if=virtio,cache=none", "-device", "virtio-serial-pci"]
+        devices += ["-chardev", f"socket,id=o,path={self.socket}"]
+        devices += ["-device", "virtserialport,chardev=o,name=org.antipode.observer", *extra]
+        shared = {"kernel": self.kernel, "image": self.image, "append": append}
+        guest = boot.Guest(self.folder, name, devices, netns=netns, **shared)
+        self.addCleanup(guest.cut)
+        return guest
+
+    def stamps_of(self, **wanted):
+        found = [r for r in records.read(self.stamps) if r["kind"] == "stamp"]
+        return [r for r in found if all(r.get(k) == v for k, v in wanted.items())]
+
+
+class OneGuest(GuestCase):
+    """A guest without a network."""
+
+    def setUp(self):
+        super().setUp()
+        self.observe()
+        self.disk = build.data_disk(f"{self.folder}/disk.raw")
+
+    def test_identity_comes_from_the_firmware_strings(self):
+        oem = ["-smbios", "type=11,value=antipode.epoch=7,value=antipode.host=os-k1"]
+        self.guest("dmi", self.disk, extra=oem).wait_console("GUEST-READY epoch=7 host=os-k1 ")
+        wait_until(lambda: self.stamps_of(epoch=7, host="os-k1"), "stamps of epoch 7")
+
+    def test_identity_on_the_command_line_wins_over_the_firmware(self):
+        oem = ["-smbios", "type=11,value=antipode.epoch=7,value=antipode.host=os-k1"]
+        guest = self.guest("both", self.disk, append="antipode.epoch=8 antipode.host=tk-1", extra=oem)
+        guest.wait_console("GUEST-READY epoch=8 host=tk-1 ")
+
+    def test_stamps_reach_observer_and_disk_while_the_guest_lives(self):
+        guest = self.guest("stamps", self.disk, append="antipode.epoch=3 antipode.host=h")
+        guest.wait_console("GUEST-READY")
+        first = wait_until(lambda: self.stamps_of(epoch=3), "a first stamp")[0]
+        wait_until(lambda: len(self.stamps_of(epoch=3)) > 200, "200 stamps")
+        guest.cut()
+        seen = self.stamps_of(epoch=3)
+        self.assertEqual({r["guest_boot"] for r in seen}, {first["guest_boot"]})
+        numbers = [r["seq"] for r in seen]
+        self.assertEqual(numbers, sorted(set(numbers)), "each tick is stamped at most once, in order")
+        on_disk = [json.loads(r) for r in build.read_log(self.disk, "stamps.log")]
+        self.assertTrue(on_disk)
+        self.assertEqual({r["guest_boot"] for r in on_disk}, {first["guest_boot"]})
+
+    def test_the_power_button_ends_it_cleanly(self):
+        guest = self.guest("button", self.disk)
+        guest.wait_console("GUEST-READY")
+        guest.button()
+        guest.wait_console("GUEST-DOWN")
+        self.assertEqual(guest.process.wait(60), 0)
+        clean = subprocess.run(["/sbin/e2fsck", "-fn", self.disk], capture_output=True, text=True)
+        self.assertEqual(clean.returncode, 0, clean.stdout)
+
+    def test_a_stubborn_guest_ignores_the_power_button(self):
+        guest = self.guest("stubborn", self.disk, append="antipode.epoch=5 antipode.stubborn=1")
+        guest.wait_console("GUEST-READY")
+        guest.button()
+        guest.wait_console("GUEST-STUBBORN")
+        before = len(self.stamps_of(epoch=5))
+        wait_until(lambda: len(self.stamps_of(epoch=5)) > before + 20, "it lives on")
+        self.assertIsNone(guest.process.poll())
+
+
+class TwoSites(GuestCase):
+    """The segment, the client, and a takeover done by hand."""
+
+    def setUp(self):
+        super().setUp()
+        self.net = net.Net(PREFIX)
+        self.net.up()
+        self.observe()
+        self.disk = build.data_disk(f"{self.folder}/disk.raw")
+
+    def guest_at(self, site, epoch):
+        ns = self.net.netns(site)
+        subprocess.run(["ip", "-n", ns, "tuntap", "add", "dev", "tap0", "mode", "tap"], check=True)
+        subprocess.run(["ip", "-n", ns, "link", "set", "tap0", "master", "br-seg", "up"], check=True)
+        mac = f"52:54:00:00:00:0{net.NUMBERS[site]}"
+        nic = ["-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", f"virtio-net-pci,netdev=n,mac={mac}"]
+        append = f"antipode.ip={ADDRESS}/24 antipode.epoch={epoch} antipode.host={site}"
+        return self.guest(site, self.disk, append=append, extra=nic, netns=ns), mac
+
+    def answers(self, out, epoch):
+        return [r for r in records.read(out) if r["kind"] == "request" and r.get("epoch") == epoch]
+
+    def test_every_answered_request_is_on_the_disk_after_a_power_loss(self):
+        out = f"{self.folder}/client.jsonl"
+        tokyo, mac = self.guest_at("tokyo", 1)
+        tokyo.wait_console("GUEST-READY")
+        self.tool("client", "--target", ADDRESS, "--out", out, netns=self.net.netns("client"))
+        wait_until(lambda: len(self.answers(out, 1)) >= 20, "20 answers from tokyo")
+        seen = [r for r in records.read(out) if r["kind"] == "neighbour"][-1]
+        self.assertEqual((seen["mac"], seen["state"]), (mac, "reachable"))
+        tokyo.cut()
+        osaka, mac = self.guest_at("osaka", 2)
+        osaka.wait_console("GUEST-READY")
+        # The guest announces nothing, so the client holds on to the old MAC until somebody does: arping plays the product.
+        self.announce("osaka", mac)
+        wait_until(lambda: len(self.answers(out, 2)) >= 5, "5 answers from osaka")
+        osaka.cut()
+        answered = {(r["n"], r["nonce"]) for e in (1, 2) for r in self.answers(out, e)}
+        on_disk = [json.loads(r) for r in build.read_log(self.disk)]
+        self.assertLessEqual(answered, {(r["n"], r["nonce"]) for r in on_disk})
+        self.assertEqual([r["n"] for r in on_disk], list(range(len(on_disk))))
+        last_old = max(r["t_ns"] for r in self.stamps_of(epoch=1))
+        self.assertLess(last_old, min(r["t_ns"] for r in self.stamps_of(epoch=2)))
+
+    def announce(self, site, mac):
+        frame = b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) + bytes.fromhex("0806000108000604" + "0001")
+        who = bytes.fromhex(mac.replace(":", "")) + bytes(map(int, ADDRESS.split(".")))
+        frame += who + b"\xff" * 6 + bytes(map(int, ADDRESS.split(".")))
+        code = "import socket;s=socket.socket(17,3);s.bind(('br-seg',0));s.send(bytes.fromhex('%s'))" % frame.hex()
+        subprocess.run(["ip", "netns", "exec", self.net.netns(site), sys.executable, "-c", code], check=True)
+
+    def ping(self, a, b, count=3):
+        argv = ["ip", "netns", "exec", self.net.netns(a), "ping", "-q", "-c", str(count), "-i", "0.1", "-W", "1", net.address(b)]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        times = done.stdout.rpartition("=")[2].split("/") if done.returncode == 0 else None
+        return float(times[0]) if times else None
+
+    def test_round_trips_take_forty_milliseconds_and_cuts_work_in_one_direction(self):
+        self.assertGreaterEqual(self.ping("tokyo", "osaka"), 40.0)
+        self.net.cut("osaka", "tokyo", oneway=True)
+        self.assertIsNone(self.ping("tokyo", "osaka"))
+        before = self.dropped("tokyo", "osaka")
+        self.assertGreaterEqual(self.ping("tokyo", "nagoya"), 40.0)
+        self.assertEqual(self.dropped("tokyo", "osaka"), before, "the other direction isn't cut")
+        self.net.heal()
+        self.assertGreaterEqual(self.ping("tokyo", "osaka"), 40.0)
+
+    def dropped(self, a, b):
+        return sum(p["dropped"] for p in self.net.ask({})["paths"] if (p["from"], p["to"]) == (a, b))
+
+    def test_a_lab_that_crashed_is_cleared_by_the_next(self):
+        again = net.Net(PREFIX)
+        again.up()
+        self.assertGreaterEqual(self.ping("osaka", "nagoya"), 40.0)
+
+
+if __name__ == "__main__":
+    unittest.main()
