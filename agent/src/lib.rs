@@ -7,4 +7,5 @@ pub mod command;
 pub mod config;
 pub mod detector;
 pub mod driver;
+pub mod pki;
 pub mod policy;
