@@ -112,15 +112,17 @@ def _read(path):
         return f.read()
 
 
-def data_disk(path, size=DISK_BYTES, seed="antipode-lab"):
-    """Makes a raw ext4 image with a blank requests.log and stamps.log, all their blocks written."""
+def data_disk(path, size=DISK_BYTES, seed="antipode-lab", requests=()):
+    """Makes a raw ext4 image with requests.log (blank but for `requests`) and a blank stamps.log, all blocks written."""
     blank = b" " * (SLOT_BYTES - 1) + b"\n"
+    begun = b"".join(r.encode().ljust(SLOT_BYTES - 1) + b"\n" for r in requests)
     uuid = hashlib.sha256(seed.encode()).hexdigest()
     uuid = f"{uuid[:8]}-{uuid[8:12]}-4{uuid[13:16]}-8{uuid[17:20]}-{uuid[20:32]}"
     with tempfile.TemporaryDirectory() as root:
         for name, slots in (("requests.log", REQUEST_SLOTS), ("stamps.log", STAMP_SLOTS)):
             with open(f"{root}/{name}", "wb") as f:
-                f.write(blank * slots)
+                first = begun if name == "requests.log" else b""
+                f.write(first + blank * (slots - len(first) // SLOT_BYTES))
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         command = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", root, "-m", "0", "-U", uuid]
         command += ["-E", f"hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"]

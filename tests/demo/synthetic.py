@@ -1,0 +1,94 @@
+"""A whole run's raw files, made up, for the judge's tests: good as it stands, spoilt by the test that says so."""
+
+import json
+import os
+
+from lab.guest import build
+
+MS = 1_000_000
+BOOT_OFFSET = 5_000_000_000
+KILLED = 100_000 * MS
+MACS = {"tokyo": "52:54:00:00:00:01", "osaka": "52:54:00:00:00:02"}
+#: (epoch, host, first answer, last answer) in ms relative to the kill.
+PHASES = [(1, "tk-1", -6000, -40), (2, "os-1", 6600, 20000), (3, "tk-1", 23500, 30000)]
+TIMING = {
+    "watchdog_worst": 1100, "delta_hw": 50, "delta_io": 50, "keeper_period": 100, "renewal": 250, "lost_renewals": 4,
+    "rtt_max": 80, "jitter": 20, "rho_ppm": 1000, "lease": 3700, "beat": 50, "detection": 350, "one_way": 20,
+}  # fmt: skip
+
+
+class Raw:
+    """The files as Python values; a test changes them, then `write`s."""
+
+    def __init__(self):
+        clocks = {"monotonic_ns": 1000, "boottime_ns": 1000 + BOOT_OFFSET}
+        begin = {"kind": "begin", "t_ns": KILLED - 8000 * MS, "clocks": clocks}
+        self.timing = dict(TIMING)
+        self.cluster = {
+            "kind": "cluster", "t_ns": begin["t_ns"], "lost_site": "tokyo", "takeover_site": "osaka", "witness": "nagoya",
+            "declare": "eager", "group": "erp", "hosts": {"tk-1": "tokyo", "os-1": "osaka", "ng-1": "nagoya"},
+        }  # fmt: skip
+        self.run = [dict(begin, who="demo"), self.cluster]
+        self.run.append({"kind": "mark", "name": "leader", "t_ns": KILLED - 900 * MS, "host": "ng-1", "site": "nagoya"})
+        self.run.append({"kind": "mark", "name": "kill", "t_ns": KILLED - 2 * MS})
+        self.client, self.stamps = [dict(begin, who="client")], [dict(begin, who="observer")]
+        self.events = {"ng-1": [], "os-1": []}
+        self.chassis = {"tk-1": [{"t_boot_ns": KILLED + BOOT_OFFSET, "kind": "power-off"}]}
+        self.log = []
+        for phase in PHASES:
+            self._phase(*phase)
+        self._decide()
+        self.tokyo, self.osaka = list(self.log), list(self.log)
+
+    def _phase(self, epoch, host, since, until):
+        site = self.cluster["hosts"][host]
+        boot = f"boot-{epoch}"
+        for ms in range(since, until, 100):
+            at, n = KILLED + ms * MS, len(self.log)
+            self.log.append((n, f"c{n}"))
+            answer = {"n": n, "nonce": f"c{n}", "epoch": epoch, "host": host, "boot": boot}
+            self.client.append({"kind": "request", "t_ns": at - 30 * MS, "done_ns": at, **answer})
+            self.client.append({"kind": "neighbour", "t_ns": at, "mac": MACS[site], "state": "reachable"})
+        for seq, ms in enumerate(range(since - 200, until + 30, 10)):
+            stamp = {"epoch": epoch, "host": host, "seq": seq, "guest_boot": boot}
+            self.stamps.append({"kind": "stamp", "t_ns": KILLED + ms * MS, "conn": epoch, **stamp})
+
+    def _decide(self):
+        tk = {"host": "tk-1", "host_epoch": 1}
+        for at in self.events:
+            self.event(at, 350 if at == "ng-1" else 360, "suspected", host="tk-1")
+            self.event(at, 410, "host-lost", of=tk, index=40)
+            self.event(at, 3700, "evidence-accepted", of=tk, evidence="self-fenced", lab=True, index=41)
+            self.event(at, 3760, "granted", group="erp", to={"host": "os-1", "host_epoch": 1}, epoch=2, index=42)
+            self.event(at, 20100, "plan-opened", plan=7, plan_kind="failback", group="erp", index=60)
+        figures = {"compared_bytes": 64 << 20, "differing_bytes": 200_000, "copied_bytes": 262_144, "pause_ms": 12}
+        self.event("os-1", 15000, "resync-done", group="erp", **figures)
+
+    def event(self, at, ms, kind, **fields):
+        """One more line in a host's journal, `ms` after the kill."""
+        self.events.setdefault(at, []).append({"t_boot_ns": KILLED + ms * MS + BOOT_OFFSET, "kind": kind, **fields})
+
+    def find(self, at, kind):
+        """The first line of a kind in a host's journal."""
+        return next(e for e in self.events[at] if e["kind"] == kind)
+
+    def forget(self, kind):
+        """Removes a kind from every journal."""
+        for at in self.events:
+            self.events[at] = [e for e in self.events[at] if e["kind"] != kind]
+
+    def write(self, folder):
+        """Writes it all as a run leaves it."""
+        for kind in ("events", "chassis", "disks"):
+            os.makedirs(f"{folder}/{kind}", exist_ok=True)
+        files = {"run": self.run, "client": self.client, "stamps": self.stamps}
+        files |= {f"events/{h}": lines for h, lines in self.events.items()}
+        files |= {f"chassis/{h}": lines for h, lines in self.chassis.items()}
+        for name, lines in files.items():
+            with open(f"{folder}/{name}.jsonl", "w", encoding="utf-8") as f:
+                f.writelines(json.dumps(line) + "\n" for line in lines)
+        with open(f"{folder}/timing.json", "w", encoding="utf-8") as f:
+            json.dump(self.timing, f)
+        for name, log in (("tokyo", self.tokyo), ("osaka", self.osaka)):
+            lines = [json.dumps({"n": n, "nonce": nonce}) for n, nonce in log]
+            build.data_disk(f"{folder}/disks/{name}.raw", requests=lines)
