@@ -8,6 +8,7 @@
 pub mod codec;
 pub mod id;
 pub mod lease;
+pub mod ledger;
 pub mod moment;
 pub mod mutants;
 pub mod roster;
