@@ -4,6 +4,7 @@
 
 pub mod evidence;
 pub mod facts;
+pub mod findings;
 pub mod gate;
 pub mod key;
 pub mod moment;
@@ -11,8 +12,10 @@ pub mod mutants;
 pub mod name;
 pub mod plan;
 pub mod reading;
+pub mod relay;
 pub mod request;
 pub mod session;
+pub mod silence;
 pub mod target;
 pub mod topology;
 pub mod trouble;
