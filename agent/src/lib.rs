@@ -7,5 +7,6 @@ pub mod command;
 pub mod config;
 pub mod detector;
 pub mod driver;
+pub mod keeper;
 pub mod pki;
 pub mod policy;
