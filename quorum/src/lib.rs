@@ -11,5 +11,7 @@ pub mod lease;
 pub mod ledger;
 pub mod moment;
 pub mod mutants;
+pub mod replica;
 pub mod roster;
+pub mod storage;
 pub mod timing;

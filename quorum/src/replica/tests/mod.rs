@@ -1,0 +1,4 @@
+//! Claims about replicas, alone and in a simulated cluster.
+
+mod agreement;
+mod world;

@@ -1,0 +1,139 @@
+//! The store in a file, by redb: commits are atomic and synced before they return.
+//!
+//! Why redb and not a log file of our own: `quorum/docs/decisions/0001-log-in-redb.md`.
+//!
+//! The whole file is verified at every start, not only after a crash: a flipped bit must stop the voter before it
+//! votes, not when the page is read one day. The log is short, so it costs milliseconds.
+
+use super::StorageError;
+use super::record::Batch;
+use super::store::{Backing, Store};
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+const RECORDS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("records");
+
+/// The log is read from memory; the cache only has to hold what a commit touches.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// Records in a redb database.
+#[derive(Debug)]
+pub struct FileBacking(Database);
+
+/// A store in a file.
+pub type FileStore = Store<FileBacking>;
+
+impl FileStore {
+    /// Opens the store at `path`, or makes an empty one. Its directory must exist.
+    ///
+    /// # Errors
+    /// [`StorageError`] when another process has it, the disk refuses, or it is damaged.
+    pub fn at(path: &Path) -> Result<Self, StorageError> {
+        let is_new = !path.exists();
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.map_err(|source| StorageError::Io { doing: "open the voter's store", source })?;
+        let backend = redb::backends::FileBackend::new(file).map_err(|error| opened(error, path))?;
+        let store = Self::on(backend, path)?;
+        if is_new {
+            sync_directory(path)?;
+        }
+        Ok(store)
+    }
+
+    /// Opens the store on any blocks. `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Self::at`].
+    pub fn on(blocks: impl StorageBackend, path: &Path) -> Result<Self, StorageError> {
+        let open = || {
+            let mut builder = Builder::new();
+            builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+            let database = builder.create_with_backend(blocks).map_err(|error| opened(error, path))?;
+            Self::open(FileBacking(database))
+        };
+        // redb's debug builds panic about damage that its release builds report.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
+            .unwrap_or_else(|_| Err(StorageError::Damaged { what: "its pages contradict each other".to_owned() }))
+    }
+}
+
+/// A new file is only there after a crash if its directory was synced.
+fn sync_directory(path: &Path) -> Result<(), StorageError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|source| StorageError::Io { doing: "sync the directory of the voter's store", source })
+}
+
+fn opened(error: DatabaseError, path: &Path) -> StorageError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StorageError::InUse(path.to_owned()),
+        DatabaseError::UpgradeRequired(version) => {
+            StorageError::Damaged { what: format!("its file format is {version}, which no release wrote") }
+        }
+        other => failed("open the voter's store", other.into()),
+    }
+}
+
+fn failed(doing: &'static str, error: redb::Error) -> StorageError {
+    match error {
+        redb::Error::Corrupted(what) => StorageError::Damaged { what },
+        redb::Error::Io(source) if source.kind() == ErrorKind::StorageFull => StorageError::Full { doing },
+        redb::Error::Io(source) if source.kind() == ErrorKind::InvalidData => {
+            StorageError::Damaged { what: source.to_string() }
+        }
+        redb::Error::Io(source) => StorageError::Io { doing, source },
+        other => StorageError::Io { doing, source: std::io::Error::other(other) },
+    }
+}
+
+impl FileBacking {
+    fn read(&self) -> Result<BTreeMap<(u8, u64), Vec<u8>>, redb::Error> {
+        let transaction = self.0.begin_read()?;
+        let table = match transaction.open_table(RECORDS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut records = BTreeMap::new();
+        for record in table.iter()? {
+            let (key, value) = record?;
+            records.insert(key.value(), value.value().to_vec());
+        }
+        Ok(records)
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), redb::Error> {
+        let mut transaction = self.0.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        {
+            let mut table = transaction.open_table(RECORDS)?;
+            for range in &batch.delete {
+                table.retain_in(range.clone(), |_, _| false)?;
+            }
+            for (key, value) in &batch.put {
+                table.insert(key, value.as_slice())?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+impl Backing for FileBacking {
+    fn read_all(&mut self) -> Result<BTreeMap<(u8, u64), Vec<u8>>, StorageError> {
+        self.read().map_err(|error| failed("read the voter's store", error))
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        self.write(batch).map_err(|error| failed("write the voter's store", error))
+    }
+}
