@@ -10,3 +10,4 @@ pub mod driver;
 pub mod keeper;
 pub mod pki;
 pub mod policy;
+pub mod workload;

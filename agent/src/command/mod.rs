@@ -27,6 +27,9 @@ pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// How much of each output stream is kept by default. A vendor's longest report fits; a runaway loop does no harm.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
+/// Programs tend to say what went wrong in the line before their advice.
+const SUMMARY_LINES: usize = 3;
+
 /// Why a program did not run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -252,15 +255,14 @@ impl Outcome {
         self.ending == Ending::Code(0)
     }
 
-    /// One line for people: the ending and the last line said on standard error, else on standard output.
+    /// One line for people: the ending and the last lines said on standard error, else on standard output.
     pub fn summary(&self) -> String {
-        let last = |bytes: &[u8]| {
-            let text = String::from_utf8_lossy(bytes).into_owned();
-            text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
-        };
-        match last(&self.stderr).or_else(|| last(&self.stdout)) {
-            Some(line) => format!("{}: {}", self.ending, line.chars().take(400).collect::<String>()),
-            None => self.ending.to_string(),
+        let said = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
+        let text = String::from_utf8_lossy(said);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        match &lines[lines.len().saturating_sub(SUMMARY_LINES)..] {
+            [] => self.ending.to_string(),
+            last => format!("{}: {}", self.ending, last.join(" / ").chars().take(400).collect::<String>()),
         }
     }
 }

@@ -1,0 +1,51 @@
+//! Where one group's QEMU keeps its sockets and its process id, and what they are for.
+
+use std::path::{Path, PathBuf};
+
+/// Longest path that a Unix socket can have, without the closing zero.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The files in a group's runtime folder ([`crate::workload::Place::runtime`]).
+///
+/// A monitor socket serves one client at a time, so each user has its own.
+#[derive(Clone, Debug)]
+pub struct QemuRuntime {
+    folder: PathBuf,
+}
+
+impl QemuRuntime {
+    /// The files in `folder`.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// The folder itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Holds the process id of QEMU, and is named on its command line, which is how that is recognised as ours.
+    pub fn pid_file(&self) -> PathBuf {
+        self.folder.join("qemu.pid")
+    }
+
+    /// The monitor of the workload driver.
+    pub fn control(&self) -> PathBuf {
+        self.folder.join("control.qmp")
+    }
+
+    /// The monitor of the replication driver.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data.qmp")
+    }
+
+    /// The monitor left free for people and for `doctor`.
+    pub fn spare(&self) -> PathBuf {
+        self.folder.join("spare.qmp")
+    }
+
+    /// All monitor sockets.
+    pub fn monitors(&self) -> [PathBuf; 3] {
+        [self.control(), self.data(), self.spare()]
+    }
+}
