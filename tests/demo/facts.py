@@ -40,20 +40,22 @@ def _who(value):
 
 
 def _flat(raw):
-    """One journal line with `kind` in kebab case and its fields beside it, whether it was tagged inside or outside."""
+    """One journal line with `kind` in kebab case and its fields beside it.
+
+    An agent tags its own events by `event`; what it saw applied is wrapped once more, {"event": "applied", "index": N,
+    "fact": {"HostLost": {…}}}. Facts about evidence and plans have a kind of their own, kept as `of_kind`.
+    """
     event = dict(raw)
-    inner = event.pop("event", None)
-    if isinstance(inner, str):
-        event["kind"] = inner
-    elif isinstance(inner, dict) and len(inner) == 1:
-        ((kind, fields),) = inner.items()
+    event["kind"] = event.pop("event", event.get("kind", ""))
+    fact = event.pop("fact", None)
+    if isinstance(fact, str):
+        event["kind"] = fact
+    elif isinstance(fact, dict) and len(fact) == 1:
+        ((kind, fields),) = fact.items()
         fields = dict(fields) if isinstance(fields, dict) else {"value": fields}
-        # Evidence and plans have a kind of their own.
         event["of_kind"] = fields.pop("kind", None)
-        event.update(fields, kind=kind)
-    elif isinstance(inner, dict):
-        event.update(inner)
-    event["kind"] = _kebab(str(event.get("kind", "")))
+        event |= {**fields, "kind": kind}
+    event["kind"] = _kebab(str(event["kind"]))
     return event
 
 
@@ -98,7 +100,7 @@ class Run:
                 raise RawError(str(e)) from e
             for raw in lines:
                 event = _flat(raw)
-                when = event.get("t_boot_ns", event.get("boot_ns"))
+                when = event.get("t_boot_ns")
                 if when is not None:
                     found.append({**event, "at": at, "t_ns": int(when) - self.offset_ns})
         return sorted(found, key=lambda e: e["t_ns"])
@@ -144,12 +146,12 @@ class Run:
 
 def evidence_of(event):
     """One accepted evidence as the report shows it."""
-    host, epoch = _who(event.get("of", event.get("host")))
-    kind = event.get("evidence", event.get("of_kind"))
-    shown = {"host": host, "host_epoch": event.get("host_epoch", epoch), "kind": _kebab(str(kind))}
-    return {**shown, "lab": event.get("lab"), "log_index": event.get("index", event.get("log_index"))}
+    host, epoch = _who(event.get("of"))
+    kind = event.get("of_kind")
+    shown = {"host": host, "host_epoch": epoch, "kind": None if kind is None else _kebab(str(kind))}
+    return {**shown, "lab": event.get("lab"), "log_index": event.get("index")}
 
 
 def host_of(event, key="of"):
     """The host that an event is about."""
-    return _who(event.get(key, event.get("host")))[0]
+    return _who(event.get(key, event.get("peer")))[0]

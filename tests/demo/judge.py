@@ -91,7 +91,7 @@ class Judge:
         alive = [h for h in self.cluster["hosts"] if h not in lost]
         first = {}
         for e in run.events:
-            if e["kind"] == "suspected" and e["t_ns"] >= killed and e["at"] in alive and facts.host_of(e) in lost:
+            if e["kind"] == "suspect" and e["t_ns"] >= killed and e["at"] in alive and facts.host_of(e) in lost:
                 first.setdefault(e["at"], e["t_ns"])
         majority = len(self.cluster["hosts"]) // 2 + 1 if "voters" not in self.cluster else self.cluster["voters"] // 2 + 1
         moments = sorted(first.values())
@@ -126,7 +126,7 @@ class Judge:
         seen = {}
         for e in self.run.events:
             if e["kind"] == kind and e["t_ns"] >= after:
-                seen.setdefault(e.get("index", e.get("log_index", e["t_ns"])), e)
+                seen.setdefault(e.get("index", e["t_ns"]), e)
         return list(seen.values())
 
     def check_order(self, found):
@@ -277,7 +277,7 @@ class Judge:
         away = [a for a in self.answers if a["done_ns"] > killed and self.site(a["host"]) == self.away]
         home = [a for a in self.answers if away and a["done_ns"] > away[-1]["done_ns"] and self.site(a["host"]) == self.home]
         self.need(away and home, "the guest didn't go home")
-        opened = next((e for e in self.once("plan-opened", killed) if _word(e.get("plan_kind", e.get("of_kind"))) == "failback"), None)
+        opened = next((e for e in self.once("plan-opened", killed) if str(e.get("of_kind")).lower() == "failback"), None)
         self.need(opened is not None, "no failback was planned")
         commands = self.run.commands(killed, home[0]["done_ns"] if home else self.run.marks[-1]["t_ns"])
         automatic = opened is not None and commands == 0
@@ -291,12 +291,6 @@ class Judge:
         if home:
             directions.append({"kind": "failback", "from": self.away, "to": self.home, "gap_ms": gap})
         return {"failback": failback, "directions": directions}
-
-
-def _word(value):
-    if isinstance(value, dict) and len(value) == 1:
-        value = next(iter(value))
-    return str(value).lower()
 
 
 def main(words=None):

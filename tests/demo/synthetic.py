@@ -54,28 +54,32 @@ class Raw:
             self.stamps.append({"kind": "stamp", "t_ns": KILLED + ms * MS, "conn": epoch, **stamp})
 
     def _decide(self):
-        tk = {"host": "tk-1", "host_epoch": 1}
-        for at in self.events:
-            self.event(at, 350 if at == "ng-1" else 360, "suspected", host="tk-1")
-            self.event(at, 410, "host-lost", of=tk, index=40)
-            self.event(at, 3700, "evidence-accepted", of=tk, evidence="self-fenced", lab=True, index=41)
-            self.event(at, 3760, "granted", group="erp", to={"host": "os-1", "host_epoch": 1}, epoch=2, index=42)
-            self.event(at, 20100, "plan-opened", plan=7, plan_kind="failback", group="erp", index=60)
+        tk, os_1 = {"host": "tk-1", "he": 1}, {"host": "os-1", "he": 1}
+        for at in list(self.events):
+            self.event(at, 350 if at == "ng-1" else 360, event="suspect", peer="tk-1", because="silent")
+            self.applied(at, 410, 40, "HostLost", of=tk, because="automatic")
+            self.applied(at, 3700, 41, "EvidenceAccepted", of=tk, kind="SelfFenced", scope="Host", lab=True)
+            self.applied(at, 3760, 42, "Granted", group="erp", to=os_1, epoch=2)
+            self.applied(at, 20100, 60, "PlanOpened", plan=7, kind="Failback", group="erp", because="home is stable")
         figures = {"compared_bytes": 64 << 20, "differing_bytes": 200_000, "copied_bytes": 262_144, "pause_ms": 12}
-        self.event("os-1", 15000, "resync-done", group="erp", **figures)
+        self.event("os-1", 15000, event="resync-done", group="erp", **figures)
 
-    def event(self, at, ms, kind, **fields):
+    def event(self, at, ms, **line):
         """One more line in a host's journal, `ms` after the kill."""
-        self.events.setdefault(at, []).append({"t_boot_ns": KILLED + ms * MS + BOOT_OFFSET, "kind": kind, **fields})
+        self.events.setdefault(at, []).append({"t_boot_ns": KILLED + ms * MS + BOOT_OFFSET, **line})
 
-    def find(self, at, kind):
-        """The first line of a kind in a host's journal."""
-        return next(e for e in self.events[at] if e["kind"] == kind)
+    def applied(self, at, ms, index, name, **fields):
+        """One more log entry seen applied by a host."""
+        self.event(at, ms, event="applied", index=index, fact={name: fields})
 
-    def forget(self, kind):
-        """Removes a kind from every journal."""
-        for at in self.events:
-            self.events[at] = [e for e in self.events[at] if e["kind"] != kind]
+    def find(self, at, name):
+        """The first line of a host's journal about a fact."""
+        return next(e for e in self.events[at] if name in e.get("fact", {}))
+
+    def forget(self, name):
+        """Removes a fact or an event from every journal."""
+        for at, lines in self.events.items():
+            self.events[at] = [e for e in lines if name not in e.get("fact", {}) and e["event"] != name]
 
     def write(self, folder):
         """Writes it all as a run leaves it."""

@@ -1,6 +1,6 @@
 """Processes of a lab: started with a record on disk, ended by exactly that record.
 
-Each lab has a folder under /run; a line "PID START NAME" there outlives a crashed test, and START (the kernel's start
+Each lab has a folder under ROOT; a line "PID START NAME" there outlives a crashed test, and START (the kernel's start
 time of that pid) makes sure that a recycled pid is never killed. Nothing is ever ended by name.
 """
 
@@ -11,7 +11,17 @@ import subprocess
 import time
 
 _children = {}
-ROOT = os.environ.get("ANTIPODE_LAB_RUN", "/run/antipode-lab" if os.geteuid() == 0 else f"/tmp/antipode-lab-{os.getuid()}")
+
+
+def _root():
+    """A folder on a file system in memory, where a host's own /run would be; short, since sockets live there."""
+    with open("/proc/mounts", encoding="utf-8") as f:
+        in_memory = {line.split()[1] for line in f if line.split()[2] == "tmpfs"}
+    base = next((d for d in ("/run", "/dev/shm") if d in in_memory and os.access(d, os.W_OK)), "/tmp")
+    return f"{base}/antipode-lab" if os.geteuid() == 0 else f"{base}/antipode-lab-{os.getuid()}"
+
+
+ROOT = os.environ.get("ANTIPODE_LAB_RUN") or _root()
 
 
 def folder(prefix):

@@ -41,7 +41,8 @@ void http_start(const struct identity *who, struct slots *log);
 /* stamp.c */
 void stamps_start(const struct identity *who, struct slots *ring);
 
-/* power.c: returns when the power button was pressed and is to be obeyed */
+/* power.c: a press after `power_listen` isn't lost; `power_wait` returns when one came that is to be obeyed */
+void power_listen(void);
 void power_wait(const struct identity *who);
 
 /* setup.c */

@@ -82,6 +82,7 @@ int main(void)
         stay("open requests.log");
     if (slots_open(&ring, "/data/stamps.log") != 0)
         stay("open stamps.log");
+    power_listen();
     stamps_start(&who, &ring);
     http_start(&who, &log);
     say("GUEST-READY epoch=%llu host=%s boot=%s log=%llu init=%.2f up=%.2f", who.epoch, who.host, who.boot,

@@ -11,23 +11,26 @@
 
 enum { DEVICES = 16 };
 
-static int open_inputs(struct pollfd *devices)
+static struct pollfd devices[DEVICES];
+static int count;
+
+void power_listen(void)
 {
-    int n = 0;
     char path[300];
     struct dirent *entry;
     DIR *inputs = opendir("/dev/input");
-    while (inputs && n < DEVICES && (entry = readdir(inputs))) {
+    while (inputs && count < DEVICES && (entry = readdir(inputs))) {
         if (strncmp(entry->d_name, "event", 5) != 0)
             continue;
         snprintf(path, sizeof path, "/dev/input/%s", entry->d_name);
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd >= 0)
-            devices[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
+            devices[count++] = (struct pollfd){.fd = fd, .events = POLLIN};
     }
     if (inputs)
         closedir(inputs);
-    return n;
+    if (count == 0)
+        say("no power button");
 }
 
 static bool pressed(int fd)
@@ -38,14 +41,10 @@ static bool pressed(int fd)
 
 void power_wait(const struct identity *who)
 {
-    struct pollfd devices[DEVICES];
-    int n = open_inputs(devices);
-    if (n == 0)
-        say("no power button");
     for (;;) {
-        if (poll(devices, n, -1) <= 0)
+        if (poll(devices, count, -1) <= 0)
             continue;
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < count; i++)
             if ((devices[i].revents & POLLIN) && pressed(devices[i].fd)) {
                 if (!who->stubborn)
                     return;

@@ -1,0 +1,111 @@
+"""What a lab cluster is configured with: the one place that knows the grammar of the product's two files.
+
+`agent_toml` is a host's own file, `cluster_toml` the cluster spec in which one QEMU guest, mirrored synchronously, is at
+home at tokyo and has osaka to go to. Not here: certificates, processes, networks (`cluster`, `net`).
+"""
+
+from lab import net
+from lab.guest import boot
+
+CLUSTER = "demo"
+GROUP = "erp"
+ADDRESS = "10.78.0.10"
+AGENT_PORT, NBD_PORT = 7600, 10809
+MACS = {"tokyo": "52:54:00:00:77:01", "osaka": "52:54:00:00:77:02"}
+#: host name: site. The order is the order of their votes.
+HOSTS = {"tk-1": "tokyo", "os-1": "osaka", "ng-1": "nagoya"}
+WITNESS = "nagoya"
+WATCHDOG_MS = 1000
+
+
+class Options:
+    """What tests vary; the defaults are the demonstration's."""
+
+    def __init__(self, **changed):
+        self.hosts = dict(HOSTS)
+        self.declare = "eager"
+        self.tier = "auto"
+        self.mode = "sync"
+        self.target_rpo = "0s"
+        self.failback = "auto"
+        self.stable_for = "5s"
+        self.hold_off = "0s"
+        self.append = ""
+        self.accept = ["self-fenced"]
+        self.group_lines = []
+        for key, value in changed.items():
+            if not hasattr(self, key):
+                raise AttributeError(f"no option {key}")
+            setattr(self, key, value)
+
+
+def _text(value):
+    """A TOML basic string."""
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _list(values):
+    return "[" + ", ".join(_text(v) for v in values) + "]"
+
+
+def _reached(addresses, host):
+    return _list([f"{addresses[host]}:{AGENT_PORT}"])
+
+
+def agent_toml(host, hosts, folders):
+    """One host's file; `folders` has data, run, tls, keeper and slice."""
+    lines = [f"cluster = {_text(CLUSTER)}", f"host = {_text(host)}", f"site = {_text(hosts[host])}"]
+    lines += [f"data_dir = {_text(folders['data'])}", f"run_dir = {_text(folders['run'])}"]
+    addresses = folders["address"]
+    lines += ["[network]", f"listen = {_reached(addresses, host)}"]
+    tls = folders["tls"]
+    lines += ["[tls]", f"ca = {_text(tls + '/ca.pem')}", f"cert = {_text(tls + '/identity.pem')}"]
+    lines += [f"key = {_text(tls + '/identity.pem')}"]
+    lines += ["[keeper]", f"dir = {_text(folders['keeper'])}", f"slice = {_text(folders['slice'])}"]
+    numbers = {name: n for n, name in enumerate(hosts, start=1)}
+    lines += ["[voter]", f"id = {numbers[host]}", f"prefer_leader = {str(hosts[host] == WITNESS).lower()}"]
+    for peer, site in hosts.items():
+        if peer != host:
+            lines += ["[[peer]]", f"host = {_text(peer)}", f"site = {_text(site)}"]
+            lines += [f"addresses = {_reached(addresses, peer)}", f"voter = {numbers[peer]}"]
+    return "\n".join(lines) + "\n"
+
+
+def cluster_toml(options, guest):
+    """The cluster spec; `guest` has kernel, image, observer (socket) and, by host, disk."""
+    lines = ["[cluster]", f"name = {_text(CLUSTER)}", "lab = true", f"declare = {_text(options.declare)}"]
+    for site in net.SITES:
+        lines += ["[[site]]", f"name = {_text(site)}", *(["witness = true"] if site == WITNESS else [])]
+    for host, site in options.hosts.items():
+        lines += ["[[host]]", f"name = {_text(host)}", f"site = {_text(site)}"]
+        lines += [f"addresses = {_reached(guest['address'], host)}", 'fencing = [["self"]]']
+    lines += ["[[group]]", f"name = {_text(GROUP)}", f"tier = {_text(options.tier)}", 'home = "tokyo"']
+    lines += [f"accept = {_list(options.accept)}", f"target_rpo = {_text(options.target_rpo)}"]
+    lines += [f"hold_off = {_text(options.hold_off)}", *options.group_lines]
+    lines += [f"failback = {{ policy = {_text(options.failback)}, stable_for = {_text(options.stable_for)} }}"]
+    lines += ["[[group.volume]]", 'name = "root"']
+    lines += [f"replication = {{ kind = \"nbd\", mode = {_text(options.mode)}, port = {NBD_PORT} }}"]
+    for site in ("tokyo", "osaka"):
+        lines += _place(site, options, guest)
+    return "\n".join(lines) + "\n"
+
+
+def _place(site, options, guest):
+    hosts = [h for h, s in options.hosts.items() if s == site]
+    append = f"{boot.APPEND} antipode.ip={ADDRESS}/24 {options.append}".strip()
+    channel = f"{{ name = \"org.antipode.observer\", path = {_text(guest['observer'])} }}"
+    return [
+        f"[group.at.{site}]",
+        'kind = "qemu"',
+        f"hosts = {_list(hosts)}",
+        'memory = "96MiB"',
+        'accelerator = "tcg"',
+        f"kernel = {_text(guest['kernel'])}",
+        f"initrd = {_text(guest['image'])}",
+        f"append = {_text(append)}",
+        f"nics = [{{ bridge = \"br-seg\", mac = {_text(MACS[site])} }}]",
+        f"channels = [{channel}]",
+        f"volumes = {{ root = {_text(guest['disk'][hosts[0]])} }}",
+        f"addresses = [{{ ip = {_text(ADDRESS)}, interface = \"br-seg\", mac = {_text(MACS[site])} }}]",
+        f"probe = {{ tcp = {_text(ADDRESS + ':80')}, within = \"60s\" }}",
+    ]
