@@ -3,8 +3,10 @@
 Needs root and what tests/lab/setup installs; a missing piece fails, it never skips.
 """
 
+import http.client
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +54,8 @@ class GuestCase(unittest.TestCase):
         return procs.start(PREFIX, name, argv, f"{self.folder}/{name}.log", netns=netns, env=env)
 
     def guest(self, name, disk, append="", extra=(), netns=None):
-        devices = ["-drive", f"file={disk},format=raw,if=virtio,cache=none", "-device", "virtio-serial-pci"]
+        devices = ["-drive", f"file={disk},format=raw,if=virtio,cache=none"] if disk else []
+        devices += ["-device", "virtio-serial-pci"]
         devices += ["-chardev", f"socket,id=o,path={self.socket}"]
         devices += ["-device", "virtserialport,chardev=o,name=org.antipode.observer", *extra]
         shared = {"kernel": self.kernel, "image": self.image, "append": append}
@@ -96,6 +99,33 @@ class OneGuest(GuestCase):
         on_disk = [json.loads(r) for r in build.read_log(self.disk, "stamps.log")]
         self.assertTrue(on_disk)
         self.assertEqual({r["guest_boot"] for r in on_disk}, {first["guest_boot"]})
+
+    def test_a_record_that_the_disk_refused_is_answered_503_and_the_next_takes_its_number(self):
+        # The first block of the log fails once; a request is put to the guest through QEMU's own user network.
+        found = subprocess.run(["/sbin/debugfs", "-R", "bmap /requests.log 0", self.disk], capture_output=True, text=True)
+        described = subprocess.run(["/sbin/dumpe2fs", "-h", self.disk], capture_output=True, text=True).stdout
+        block = int(next(line.split()[-1] for line in described.splitlines() if line.startswith("Block size")))
+        error = {"event": "none", "iotype": "write", "errno": 5, "sector": int(found.stdout) * block // 512, "once": True}
+        drive = {"driver": "raw", "node-name": "d", "cache": {"direct": True}}
+        drive["file"] = {"driver": "blkdebug", "inject-error": [error], "image": {"driver": "file", "filename": self.disk}}
+        extra = ["-blockdev", json.dumps(drive), "-device", "virtio-blk-pci,drive=d"]
+        extra += ["-netdev", "user,id=u,net=10.9.0.0/24,restrict=on,hostfwd=tcp:127.0.0.1:0-10.9.0.15:80"]
+        extra += ["-device", "virtio-net-pci,netdev=u"]
+        guest = self.guest("refused", None, append="antipode.ip=10.9.0.15/24", extra=extra)
+        guest.wait_console("GUEST-READY")
+        port = guest.forwarded_port()
+        self.assertEqual(self.get(port, "first")[0], 503)
+        status, answer = self.get(port, "second")
+        self.assertEqual((status, answer["n"], answer["nonce"]), (200, 0, "second"))
+        guest.cut()
+        self.assertEqual([json.loads(r)["nonce"] for r in build.read_log(self.disk)], ["second"])
+
+    def get(self, port, nonce):
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self.addCleanup(c.close)
+        c.request("GET", f"/w?id={nonce}")
+        r = c.getresponse()
+        return r.status, json.loads(r.read())
 
     def test_the_power_button_ends_it_cleanly(self):
         guest = self.guest("button", self.disk)
@@ -182,6 +212,17 @@ class TwoSites(GuestCase):
         self.assertEqual(self.dropped("tokyo", "osaka"), before, "the other direction isn't cut")
         self.net.heal()
         self.assertGreaterEqual(self.ping("tokyo", "osaka"), 40.0)
+
+    def test_loss_and_jitter_hit_the_path_they_are_set_for(self):
+        self.net.shape("tokyo", "osaka", nets=("wan",), loss=0.5, jitter_ms=15)
+        argv = ["ip", "netns", "exec", self.net.netns("tokyo"), "ping", "-q", "-c", "100", "-i", "0.01", "-W", "2"]
+        lossy = subprocess.run([*argv, net.address("osaka")], capture_output=True, text=True).stdout
+        lost = float(re.search(r"([\d.]+)% packet loss", lossy).group(1))
+        # Lost in both directions by half: a quarter comes back. 100 of them: 55 to 93 % lost, or the odds are 10^-5.
+        self.assertTrue(55 <= lost <= 93, lossy)
+        spread = [float(x) for x in re.search(r"= ([\d./]+) ms", lossy).group(1).split("/")]
+        self.assertGreater(spread[3], 2.0, "jitter shows in the deviation")
+        self.assertEqual(self.ping("tokyo", "nagoya", 10) is None, False)
 
     def dropped(self, a, b):
         return sum(p["dropped"] for p in self.net.ask({})["paths"] if (p["from"], p["to"]) == (a, b))

@@ -64,16 +64,26 @@ class Guest:
             time.sleep(0.02)
         return time.monotonic() - self.began
 
-    def _command(self, name):
+    def forwarded_port(self):
+        """The host's port that QEMU's user network forwards to the guest."""
+        shown = self._command("human-monitor-command", {"command-line": "info usernet"})
+        return next(int(line.split()[3]) for line in shown.splitlines() if "HOST_FORWARD" in line)
+
+    def _command(self, name, arguments=None):
         with socket.socket(socket.AF_UNIX) as s:
             s.connect(self.qmp)
             f = s.makefile("rw")
             f.readline()
-            for one in ("qmp_capabilities", name):
-                f.write(json.dumps({"execute": one}) + "\n")
+            answer = {}
+            for one in ({"execute": "qmp_capabilities"}, {"execute": name, "arguments": arguments or {}}):
+                f.write(json.dumps(one) + "\n")
                 f.flush()
-                while "return" not in json.loads(f.readline()):
-                    pass
+                answer = json.loads(f.readline())
+                while "return" not in answer:
+                    if "error" in answer:
+                        raise AssertionError(f"{name}: {answer['error']}")
+                    answer = json.loads(f.readline())
+            return answer["return"]
 
     def button(self):
         """Presses the ACPI power button."""

@@ -1,0 +1,290 @@
+"""A whole Antipode cluster in the lab: three sites, their hosts in chassis, one guest's disks, certificates, files.
+
+    with Cluster("demo", folder) as c:      # up, and down whatever happens
+        c.wait_ready()
+        c.power_off("tk-1")
+
+Everything that knows the product's grammar is in `spec` (files), `chassis` (hardware) and `Cluster.cli` (command line).
+What is kept of a run is in `folder`; sockets and run directories are in memory and go with the lab. Each wait has a
+limit and fails with what every host said last.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from lab import chassis, net, procs, spec
+from lab.guest import build
+
+CLI_LIMIT_S = 15.0
+
+
+def binary():
+    """The product under test: ANTIPODE_BIN, or what cargo built last."""
+    target = os.environ.get("TARGET_DIR") or os.environ.get("CARGO_TARGET_DIR") or f"{os.path.dirname(net.TESTS)}/target"
+    candidates = [os.environ.get("ANTIPODE_BIN")] if os.environ.get("ANTIPODE_BIN") else []
+    candidates += [f"{target}/release/antipode", f"{target}/debug/antipode"]
+    there = [p for p in candidates if os.path.exists(p)]
+    if not there:
+        raise SystemExit(f"no antipode binary: looked at {', '.join(candidates)}; run `make build`")
+    return os.path.abspath(max(there, key=os.path.getmtime) if "ANTIPODE_BIN" not in os.environ else there[0])
+
+
+def cgroups():
+    """Where cgroup version 2 is mounted; mounts it when nobody has."""
+    with open("/proc/mounts", encoding="utf-8") as f:
+        found = [line.split()[1] for line in f if line.split()[2] == "cgroup2"]
+    if found:
+        return found[0]
+    path = f"{procs.ROOT}/cgroup"
+    os.makedirs(path, exist_ok=True)
+    subprocess.run(["mount", "-t", "cgroup2", "none", path], check=True)
+    return path
+
+
+class CliError(Exception):
+    """A command of the product ended with another status than 0."""
+
+
+class Cluster:
+    """One lab cluster. `record` is called with each command given and each instant marked, for the run's journal."""
+
+    def __init__(self, prefix, folder, options=None, record=None):
+        self.prefix, self.folder = prefix, os.path.abspath(folder)
+        self.options = options or spec.Options()
+        self.record = record or (lambda **_: None)
+        self.net = net.Net(prefix)
+        self.binary = binary()
+        self.hosts = self.options.hosts
+        self.addresses = self._addresses()
+        self.chassis = {h: self._chassis(h) for h in self.hosts}
+        self.disks = {h: f"{self.folder}/hosts/{h}/root.raw" for h in self.hosts}
+        self.observer = f"{procs.ROOT}/{prefix}/observer.sock"
+        self.kernel = self.image = None
+
+    def _addresses(self):
+        """One address a host on the agents' network: the first of a site has the site's own."""
+        seen, found = {}, {}
+        for host, site in self.hosts.items():
+            n = seen[site] = seen.get(site, -1) + 1
+            found[host] = net.address(site) if n == 0 else f"10.77.0.{net.NUMBERS[site] + 10 * n}"
+        return found
+
+    def _chassis(self, host):
+        lasting, run = f"{self.folder}/hosts/{host}", f"{procs.ROOT}/{self.prefix}/{host}"
+        folders = {
+            "config": f"{lasting}/agent.toml", "data": f"{lasting}/data", "tls": f"{lasting}/tls", "run": run,
+            "keeper": f"{run}/keeper", "chassis_log": f"{lasting}/chassis.jsonl", "console": f"{lasting}/console.log",
+            "slice": f"{cgroups()}/antipode-lab/{self.prefix}/{host}", "address": self.addresses,
+        }  # fmt: skip
+        return chassis.Chassis(self.prefix, host, self.net.netns(self.hosts[host]), folders, self.binary)
+
+    def __enter__(self):
+        try:
+            self.up()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.down()
+
+    # ---- up and down
+
+    def up(self):
+        """Networks, observer, certificates, files, disks; then power to every host at once."""
+        self.kernel, self.image = build.initramfs(os.environ.get("ANTIPODE_LAB_IMAGES") or f"{self.folder}/images")
+        shutil.rmtree(f"{self.folder}/hosts", ignore_errors=True)
+        self.net.up()
+        for host, box in self.chassis.items():
+            for key in ("data", "tls"):
+                os.makedirs(box.folders[key])
+            with open(box.folders["config"], "w", encoding="utf-8") as f:
+                f.write(spec.agent_toml(host, self.hosts, box.folders))
+            if self.hosts[host] != spec.WITNESS:
+                build.data_disk(self.disks[host])
+        self._certificates()
+        self._second_addresses()
+        self.tool("observer", "--out", f"{self.folder}/stamps.jsonl", self.observer)
+        self.wait_for(lambda: os.path.exists(self.observer), "the observer listens", 20)
+        self.power_on(*self.hosts)
+
+    def _second_addresses(self):
+        for host, address in self.addresses.items():
+            if address != net.address(self.hosts[host]):
+                ns = self.net.netns(self.hosts[host])
+                subprocess.run(["ip", "-n", ns, "addr", "add", f"{address}/24", "dev", "wan0"], check=True)
+
+    def _certificates(self):
+        authority = f"{self.folder}/authority"
+        shutil.rmtree(authority, ignore_errors=True)
+        self._product("pki", "init", "--dir", authority, "--cluster", spec.CLUSTER)
+        for host, site in self.hosts.items():
+            out = self.chassis[host].folders["tls"]
+            self._product("pki", "issue", "--dir", authority, "--host", host, "--site", site, "--out", out)
+
+    def down(self):
+        """Ends everything of this lab, also what an earlier run left. What is in `folder` stays."""
+        self.net.down()
+        for box in self.chassis.values():
+            _remove_cgroup(box.folders["slice"])
+
+    def tool(self, name, *arguments, netns=None):
+        """Starts one of the lab's own programs; it ends with the lab."""
+        env = {**os.environ, "PYTHONPATH": net.TESTS, "PYTHONDONTWRITEBYTECODE": "1"}
+        argv = [sys.executable, "-m", f"lab.{name}", *arguments]
+        return procs.start(self.prefix, name, argv, f"{self.folder}/{name}.log", netns=netns, env=env)
+
+    def client(self):
+        """Starts the client in the fourth namespace."""
+        out = f"{self.folder}/client.jsonl"
+        return self.tool("client", "--target", spec.ADDRESS, "--out", out, netns=self.net.netns(net.CLIENT))
+
+    # ---- power
+
+    def at(self, *sites):
+        """Hosts of some sites."""
+        return [h for h, s in self.hosts.items() if s in sites]
+
+    def power_off(self, *hosts):
+        """Cuts the power of hosts at one instant, which is returned once all of them are dark."""
+        at, answers = chassis.order([self.chassis[h] for h in hosts], "off")
+        self.record(kind="power", what="off", hosts=list(hosts), at_ns=at, answers=answers)
+        return at
+
+    def power_on(self, *hosts):
+        """Gives power; run directories are empty, as after any boot."""
+        for host in hosts:
+            box = self.chassis[host]
+            shutil.rmtree(box.folders["run"], ignore_errors=True)
+            os.makedirs(box.folders["keeper"])
+            if box.process is None or box.process.poll() is not None:
+                box.start(spec.WATCHDOG_MS)
+            else:
+                chassis.order([box], "on")
+        self.record(kind="power", what="on", hosts=list(hosts), at_ns=time.monotonic_ns())
+
+    # ---- the product's command line
+
+    def _product(self, *words, limit=CLI_LIMIT_S):
+        done = subprocess.run([self.binary, *words], capture_output=True, text=True, timeout=limit)
+        if done.returncode != 0:
+            raise CliError(f"antipode {' '.join(words)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def socket(self, host):
+        """The admin socket of a host's agent."""
+        return f"{self.chassis[host].folders['run']}/admin.sock"
+
+    def cli(self, host, *words, changes=False, limit=CLI_LIMIT_S):
+        """One command given to a host's agent; `changes` says that a person would have to answer for it."""
+        self.record(kind="command", argv=list(words), host=host, changes=changes)
+        return self._product(*words, "--socket", self.socket(host), limit=limit)
+
+    def status(self, host=None):
+        """The status that a host shows, or the first host that answers; None when none does."""
+        for one in [host] if host else [*self.at(spec.WITNESS), *self.at("osaka"), *self.at("tokyo")]:
+            try:
+                return json.loads(self._product("status", "-o", "json", "--socket", self.socket(one), limit=5.0))
+            except (CliError, ValueError, subprocess.TimeoutExpired):
+                continue
+        return None
+
+    def group(self, name=spec.GROUP):
+        """The group as some host shows it; empty while nobody knows it."""
+        shown = self.status() or {}
+        return next((g for g in shown.get("groups", []) if g["name"] == name), {})
+
+    def leader(self):
+        """(host, site) of the leader, or (None, None)."""
+        host = ((self.status() or {}).get("quorum") or {}).get("leader")
+        return (host, self.hosts.get(host)) if host else (None, None)
+
+    def apply(self):
+        """Gives the cluster its spec."""
+        guest = {"kernel": self.kernel, "image": self.image, "observer": self.observer}
+        guest |= {"disk": self.disks, "address": self.addresses}
+        path = f"{self.folder}/cluster.toml"
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(spec.cluster_toml(self.options, guest))
+        self.cli(self.leader()[0], "apply", path, changes=True)
+
+    # ---- waiting
+
+    def wait_for(self, condition, what, limit=60.0):
+        """Waits for a true value and returns it; after `limit` fails with what the hosts said last."""
+        until = time.monotonic() + limit
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > until:
+                raise AssertionError(f"not within {limit:.0f} s: {what}\n{self.dump()}")
+            time.sleep(0.1)
+
+    def wait_ready(self, limit=120.0):
+        """A leader at the witness, the spec applied, the guest serving at home, its copy in sync."""
+        self.wait_for(lambda: self.leader()[1] == spec.WITNESS, "a leader at the witness", limit)
+        self.apply()
+        self.wait_for(lambda: self.group().get("site") == "tokyo" and self.is_in_sync(), "in sync at tokyo", limit)
+
+    def is_in_sync(self):
+        """Whether somebody shows the group as running with its copy in sync."""
+        shown = self.group()
+        return shown.get("state") == "running" and bool((shown.get("data") or {}).get("in_sync"))
+
+    def dump(self, lines=12):
+        """What each host said last, and what the cluster says about the group."""
+        parts = [f"status: {json.dumps(self.status())}"]
+        for host, box in self.chassis.items():
+            for key in ("console", "chassis_log"):
+                parts.append(f"--- {host} {key}\n{_tail(box.folders[key], lines)}")
+            parts.append(f"--- {host} journal\n{_tail(self.journal(host), lines)}")
+        for host in self.at(spec.WITNESS):
+            try:
+                parts.append("--- explain\n" + self._product("explain", "group", spec.GROUP, "--socket", self.socket(host)))
+            except (CliError, subprocess.TimeoutExpired) as e:
+                parts.append(f"--- explain: {e}")
+        return "\n".join(parts)
+
+    # ---- what is kept
+
+    def journal(self, host):
+        """A host's own event journal."""
+        return f"{self.chassis[host].folders['data']}/events.jsonl"
+
+    def collect(self):
+        """Copies journals and chassis logs to where a judge looks for them."""
+        for kind in ("events", "chassis"):
+            shutil.rmtree(f"{self.folder}/{kind}", ignore_errors=True)
+            os.makedirs(f"{self.folder}/{kind}")
+        for host, box in self.chassis.items():
+            for kind, path in (("events", self.journal(host)), ("chassis", box.folders["chassis_log"])):
+                if os.path.exists(path):
+                    shutil.copyfile(path, f"{self.folder}/{kind}/{host}.jsonl")
+
+    def keep_disk(self, host, name):
+        """Copies a host's disk as it is now."""
+        os.makedirs(f"{self.folder}/disks", exist_ok=True)
+        subprocess.run(["cp", "--sparse=always", self.disks[host], f"{self.folder}/disks/{name}.raw"], check=True)
+
+
+def _tail(path, lines):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return "".join(f.readlines()[-lines:])
+    except OSError as e:
+        return str(e)
+
+
+def _remove_cgroup(path):
+    """Removes a host's slice once its processes are gone; the deepest first."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            pass
