@@ -423,6 +423,20 @@ pub enum Command {
 }
 
 impl Command {
+    /// The admissions that a voter must no longer grant to once it *persisted* this command, committed or not
+    /// (protocol §3, invariant I5): each stands for itself and every older one of its host.
+    pub fn revokes(&self) -> Vec<Incarnation> {
+        match self {
+            Self::Lost(lost) => lost.hosts.clone(),
+            Self::Retired { of, .. } | Self::Evidence(Evidence { of, .. }) => vec![of.clone()],
+            Self::Override(Override { claim: Claim::Inert(named), .. }) => named.clone(),
+            Self::HostAdmitted(HostAdmitted { of, .. }) if of.he.count() > 0 => {
+                vec![Incarnation { host: of.host.clone(), he: crate::id::HostEpoch(of.he.0 - 1) }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The decision that stands behind a command, if a person's does: these are chained into the audit.
     pub fn decision(&self) -> Option<&Decision> {
         match self {

@@ -16,35 +16,51 @@
 //! Nouns: `command` (what is asked), `evidence`, `spec`, `plan`, `person`, `state` (what the log adds up to), `event`
 //! (what became so), `refusal` (why not). Not here: bytes (`codec`), Raft (`replica`), moments (`lease`).
 
+mod admit;
+mod apply;
 mod audit;
+mod brake;
+mod cluster;
 mod command;
+mod cover;
+mod data;
+mod era;
 mod event;
 mod evidence;
+mod expire;
+mod fence_task;
+mod gate;
+mod grant;
+mod intent;
+mod lose;
 mod names;
+mod owners;
+mod permits;
 mod person;
+mod pin;
 mod plan;
+mod plan_rules;
+mod prove;
 mod read;
 mod refusal;
 mod remembered;
+mod restrict;
 mod spec;
+mod spec_check;
 mod state;
+mod ticket;
 
+pub use apply::Applied;
 pub use audit::{AuditHead, AuditRecord};
+pub use cluster::VERSION;
 pub use command::*;
+pub use cover::{Gap, Reach};
 pub use event::{Event, ProofKind};
 pub use evidence::*;
-pub use names::SpecProblem;
+pub use fence_task::TASK_GRACE;
 pub use person::{Decision, Initiator, Permit, Person, PersonKey};
 pub use plan::{Plan, PlanKind, PlanOutcome, PlanState, Step, StepKind, StepOutcome, StepState};
 pub use refusal::Refusal;
 pub use spec::*;
+pub use spec_check::SpecProblem;
 pub use state::*;
-
-/// What became of an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
-    /// What became so, in order.
-    pub events: Vec<Event>,
-    /// Whether the command took effect; if not, why not, and nothing changed.
-    pub outcome: Result<(), Refusal>,
-}

@@ -1,153 +1,185 @@
-//! Birth and end of names, and what makes a spec one that the ledger can keep.
+//! Birth and end of names: specs, groups, hosts (protocol §7).
 //!
-//! The spec is checked as a whole, against itself and against what is alive: a revision can't drop what still may
-//! run, move a host to another failure domain, or promise what the protocol can't keep.
+//! A newborn group may be running anywhere it was ever configured by hand: every place is a possible owner until it
+//! says that nothing of the group runs there. A removed name leaves its last epoch behind, from which it goes on.
 
-use super::spec::Tier;
-use crate::id::{DeviceName, GroupName, HostName, SiteName};
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use super::apply::rule;
+use super::command::SetSpec;
+use super::cover::Reach;
+use super::event::Event;
+use super::evidence::Incarnation;
+use super::refusal::Refusal;
+use super::spec::SpecRevision;
+use super::state::{Ground, GroupState, Ledger, Owner};
+use crate::id::{Epoch, Generation, GroupName, HostEpoch, HostName};
+use crate::mutants;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Why a spec can't be kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum SpecProblem {
-    /// A group that exists isn't in the new revision.
-    #[error("group {0} still exists: `antipode group remove` it first")]
-    GroupDropped(GroupName),
-    /// A host that was admitted isn't in the new revision.
-    #[error("host {0} still exists: `antipode host remove` it first")]
-    HostDropped(HostName),
-    /// A host that was admitted is at another site.
-    #[error("host {0} can't change its site while it exists: `antipode host remove` it first")]
-    HostMoved(HostName),
-    /// A host's site isn't in the spec.
-    #[error("host {host} is at site {site}, which isn't in the spec")]
-    SiteUnknown {
-        /// The host.
-        host: HostName,
-        /// The site that is missing.
-        site: SiteName,
-    },
-    /// A voter's site isn't in the new revision.
-    #[error("site {0} has a voter: `antipode quorum remove` it first")]
-    SiteOfVoterDropped(SiteName),
-    /// A host names a device that isn't in the spec.
-    #[error("host {host} names device {device}, which isn't in the spec")]
-    DeviceUnknown {
-        /// The host.
-        host: HostName,
-        /// The device that is missing.
-        device: DeviceName,
-    },
-    /// A device of the lab in a cluster that isn't one.
-    #[error("device {0} is a process of a lab, and this cluster isn't one")]
-    DeviceOfLab(DeviceName),
-    /// A group's place names a site that isn't in the spec.
-    #[error("group {group} has a place at site {site}, which isn't in the spec")]
-    PlaceUnknown {
-        /// The group.
-        group: GroupName,
-        /// The site.
-        site: SiteName,
-    },
-    /// A group's place is at a witness.
-    #[error("group {group} can't run at {site}: a witness runs no workloads")]
-    PlaceAtWitness {
-        /// The group.
-        group: GroupName,
-        /// The site.
-        site: SiteName,
-    },
-    /// A group's place names a host that isn't at that site.
-    #[error("group {group} names host {host} at site {site}, where it isn't")]
-    PlaceHostElsewhere {
-        /// The group.
-        group: GroupName,
-        /// The host.
-        host: HostName,
-        /// The site.
-        site: SiteName,
-    },
-    /// A place without hosts.
-    #[error("group {group} has no host at {site}")]
-    PlaceEmpty {
-        /// The group.
-        group: GroupName,
-        /// The site.
-        site: SiteName,
-    },
-    /// A group without any place, or whose home isn't one of its places.
-    #[error("group {0} has no place at its home")]
-    HomeWithoutPlace(GroupName),
-    /// A place is dropped although the group may still run there.
-    #[error("group {group} may still run on {host}: move it away first")]
-    PlaceInUse {
-        /// The group.
-        group: GroupName,
-        /// The host.
-        host: HostName,
-    },
-    /// A volume's backend belongs to two groups.
-    #[error("volume backend {backend} belongs to {one} and {other}: a volume belongs to one group")]
-    VolumeShared {
-        /// The backend.
-        backend: String,
-        /// A group that has it.
-        one: GroupName,
-        /// Another group that has it.
-        other: GroupName,
-    },
-    /// A shared volume without reservations where the lease alone would be accepted.
-    #[error(
-        "group {group} accepts self-fenced, but shared volume {volume} has no persistent reservations: in-flight \
-         writes could outlive the lease"
-    )]
-    SharedNeedsReservations {
-        /// The group.
-        group: GroupName,
-        /// The volume.
-        volume: String,
-    },
-    /// A shared volume without reservations needs a longer wait for I/O.
-    #[error("shared volume {volume} of {group} has no persistent reservations: delta_io must be at least 1 s")]
-    SharedNeedsDeltaIo {
-        /// The group.
-        group: GroupName,
-        /// The volume.
-        volume: String,
-    },
-    /// A tier that can't keep its promise.
-    #[error(
-        "group {group} is of tier {tier:?} with target_rpo {target_rpo:?}, but volume {volume} may lose {floor:?}: gate \
-         it, raise target_rpo, or choose tier approve"
-    )]
-    TargetOutOfReach {
-        /// The group.
-        group: GroupName,
-        /// Its tier.
-        tier: Tier,
-        /// The volume.
-        volume: String,
-        /// Its target.
-        target_rpo: Duration,
-        /// What may be lost at best: L and the usual lag.
-        floor: Duration,
-    },
-    /// A group accepts no evidence from outside at all.
-    #[error("group {0} accepts no evidence: it could never be taken over")]
-    NothingAccepted(GroupName),
-    /// A group must run after one that doesn't exist, or after itself.
-    #[error("group {group} runs after {after}, which isn't in the spec or leads back to it")]
-    AfterUnknown {
-        /// The group.
-        group: GroupName,
-        /// The other one.
-        after: GroupName,
-    },
-    /// A number of people that the cluster can't ask for.
-    #[error("approvals must be 1 or 2, not {0}")]
-    Approvals(u32),
-    /// A brake that never holds.
-    #[error("the brake's window must be at least 60 s and its share at most 40 %")]
-    BrakeTooWeak,
+impl Ledger {
+    pub(super) fn set_spec(&mut self, set: &SetSpec, events: &mut Vec<Event>) -> Result<(), Refusal> {
+        let next = self.spec.revision + 1;
+        rule("ledger.spec_overwritten", set.revision == next, || Refusal::SpecRevisionNotNext {
+            asked: set.revision,
+            next,
+        })?;
+        let timing = self.timing().expect("checked before every command");
+        let problems = self.spec_problems(&set.spec, timing);
+        rule("ledger.bad_spec_accepted", problems.is_empty(), || Refusal::SpecInvalid { problems })?;
+        for (name, group) in &mut self.groups {
+            let Some(spec) = set.spec.groups.get(name) else { continue };
+            group.places_ever.extend(spec.hosts().cloned());
+            let owners: BTreeSet<&HostName> = group.owners.keys().map(|owner| &owner.host).collect();
+            // A place that comes back later must say again that nothing was left there meanwhile.
+            group.absent.retain(|host| spec.names(host) || owners.contains(host));
+        }
+        self.spec = SpecRevision {
+            revision: set.revision,
+            spec: set.spec.clone(),
+            source: set.source.clone(),
+            by: Some(set.by.by.clone()),
+            at: self.position.index,
+        };
+        events.push(Event::SpecSet { revision: set.revision, by: set.by.by.to_string() });
+        Ok(())
+    }
+
+    pub(super) fn create_group(
+        &mut self,
+        group: &GroupName,
+        source: &HostName,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Refusal> {
+        let unknown = || Refusal::UnknownGroup { group: group.clone() };
+        let spec = self.group_spec(group).ok_or_else(unknown)?;
+        let newborn = !self.groups.contains_key(group);
+        rule("ledger.group_born_twice", newborn, || Refusal::GroupExists { group: group.clone() })?;
+        rule("ledger.born_elsewhere", spec.names(source), || Refusal::NotAPlace {
+            group: group.clone(),
+            host: source.clone(),
+        })?;
+        let places: BTreeSet<HostName> = spec.hosts().cloned().collect();
+        let in_sync = places.iter().filter(|host| spec.is_same_copy(source, host)).cloned().collect();
+        let last = self.tombstones.groups.get(group).copied().unwrap_or_default();
+        let state = GroupState {
+            created_at: self.position.index,
+            source: source.clone(),
+            epoch: if mutants::on("ledger.name_starts_over") { Epoch::default() } else { last }
+                .max(Epoch::in_era(self.era, 0)),
+            ticket: None,
+            last_owner: None,
+            owners: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            places_ever: places.clone(),
+            generation: Generation(1),
+            in_sync,
+            copies: BTreeMap::new(),
+            before_grant: None,
+            diverged: BTreeMap::new(),
+            intent: None,
+            pin: None,
+            is_parked: false,
+        };
+        self.groups.insert(group.clone(), state);
+        self.tombstones.groups.remove(group);
+        let awaits = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        let he = HostEpoch::in_era(self.era, 0);
+        for host in places {
+            let claim = Owner { ground: Ground::Place, stopped: None };
+            self.insert_owner(group, Incarnation { host, he }, claim);
+        }
+        events.push(Event::GroupCreated { group: group.clone(), source: source.clone(), awaits });
+        Ok(())
+    }
+
+    /// A host that is admitted says that nothing of the group runs there: it answers the claim of the group's birth,
+    /// or becomes a place to which the group may be granted.
+    pub(super) fn note_absent(
+        &mut self,
+        group: &GroupName,
+        of: &Incarnation,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Refusal> {
+        let ended = self.current(of)?.ended.is_some();
+        rule("ledger.absent_by_the_ended", !ended, || Refusal::OwnerEnded { group: group.clone(), of: of.clone() })?;
+        let claims = self.place_claims(group, &of.host)?;
+        let state = &self.groups[group];
+        let place = self.group_spec(group).is_some_and(|spec| spec.names(&of.host));
+        let holds = state.owners.keys().any(|owner| owner.host == of.host);
+        let asked = !claims.is_empty() || place && !holds && !state.absent.contains(&of.host);
+        rule("ledger.absent_unasked", asked, || Refusal::AbsentNotAsked {
+            group: group.clone(),
+            host: of.host.clone(),
+        })?;
+        self.mark_absent(group, &of.host, claims, events);
+        Ok(())
+    }
+
+    /// The claims of a group's birth on a host.
+    pub(super) fn place_claims(&self, group: &GroupName, host: &HostName) -> Result<Vec<Incarnation>, Refusal> {
+        let state = self.groups.get(group).ok_or_else(|| Refusal::UnknownGroup { group: group.clone() })?;
+        let claims = state.owners.iter().filter(|(owner, claim)| owner.host == *host && claim.ground == Ground::Place);
+        Ok(claims.map(|(owner, _)| owner.clone()).collect())
+    }
+
+    pub(super) fn mark_absent(
+        &mut self,
+        group: &GroupName,
+        host: &HostName,
+        claims: Vec<Incarnation>,
+        events: &mut Vec<Event>,
+    ) {
+        for claim in claims {
+            self.remove_owner(group, &claim);
+        }
+        let state = self.group_mut(group);
+        state.absent.insert(host.clone());
+        let awaits = state.owners.values().filter(|claim| claim.ground == Ground::Place).count();
+        let awaits = u32::try_from(awaits).unwrap_or(u32::MAX);
+        events.push(Event::AbsentSeen { group: group.clone(), host: host.clone(), awaits });
+    }
+
+    pub(super) fn remove_group(&mut self, group: &GroupName, events: &mut Vec<Event>) -> Result<(), Refusal> {
+        let state = self.groups.get(group).ok_or_else(|| Refusal::UnknownGroup { group: group.clone() })?;
+        for owner in state.owners.keys() {
+            let covered = self.cover(group, owner, Reach::Anywhere).is_ok();
+            rule("ledger.living_group_removed", covered, || Refusal::GroupInUse {
+                group: group.clone(),
+                owner: owner.clone(),
+            })?;
+        }
+        if let Some(plan) = self.open_plan(group) {
+            return Err(Refusal::PlanBusy { group: group.clone(), plan: plan.id });
+        }
+        let epoch = state.epoch;
+        let owners: Vec<Incarnation> = state.owners.keys().cloned().collect();
+        for owner in owners {
+            self.remove_owner(group, &owner);
+        }
+        self.groups.remove(group);
+        self.losses.retain(|_, loss| loss.asked.group != *group);
+        self.tombstones.groups.insert(group.clone(), epoch);
+        events.push(Event::GroupRemoved { group: group.clone(), epoch });
+        Ok(())
+    }
+
+    pub(super) fn remove_host(&mut self, host: &HostName, events: &mut Vec<Event>) -> Result<(), Refusal> {
+        let Some(state) = self.hosts.get(host) else {
+            return Err(Refusal::UnknownHost { host: host.clone() });
+        };
+        let of = Incarnation { host: host.clone(), he: state.he };
+        let ended = self.admitted(host).is_none();
+        rule("ledger.living_host_removed", ended, || Refusal::HostStillAdmitted { host: host.clone() })?;
+        if let Some(group) = self.on_host.get(host).and_then(BTreeSet::first) {
+            rule("ledger.owner_removed", false, || Refusal::HostInUse { host: host.clone(), group: group.clone() })?;
+        }
+        let votes = self.membership.all_voters().any(|voter| voter.host == *host);
+        rule("ledger.voter_removed", !votes, || Refusal::HostIsVoter { host: host.clone() })?;
+        self.check_fence_tasks(host)?;
+        self.hosts.remove(host);
+        self.supports.remove(host);
+        self.tasks.retain(|_, task| task.of.host != *host);
+        self.tombstones.hosts.insert(host.clone(), of.he);
+        events.push(Event::HostRemoved { of });
+        Ok(())
+    }
 }

@@ -108,10 +108,8 @@ pub struct Permit {
     pub term: Term,
     /// How many people it needs.
     pub needs: u32,
-    /// Who has agreed, in order; the first is who asked.
+    /// Who has agreed, in order.
     pub agreed: Vec<Decision>,
-    /// Whether it was used. A permit is used once.
-    pub used: bool,
 }
 
 impl Permit {
@@ -136,7 +134,7 @@ mod tests {
     }
 
     fn permit(needs: u32, agreed: Vec<Decision>) -> Permit {
-        Permit { index: LogIndex(1), term: Term(1), needs, agreed, used: false }
+        Permit { index: LogIndex(1), term: Term(1), needs, agreed }
     }
 
     #[test]

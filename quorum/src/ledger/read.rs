@@ -1,7 +1,8 @@
 //! What others may ask of the ledger. Nothing here changes anything.
 
 use super::audit::{AuditHead, digest};
-use super::evidence::Incarnation;
+use super::cover::Reach;
+use super::evidence::{EvidenceKind, Incarnation};
 use super::plan::PlanState;
 use super::spec::{GroupSpec, LedgerSpec, SpecRevision};
 use super::state::{
@@ -19,6 +20,12 @@ impl Ledger {
     /// A ledger to which nothing was applied.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A ledger to which nothing was applied, of a cluster whose first voters are known from elsewhere than the log
+    /// (the first voter's own configuration, before entry 1).
+    pub fn founded_by(membership: Membership) -> Self {
+        Self { membership, ..Self::default() }
     }
 
     /// The index of the last applied entry.
@@ -102,6 +109,28 @@ impl Ledger {
     /// any log position since it was admitted. None if the admission isn't remembered.
     pub fn largest_lease_wait(&self, of: &Incarnation) -> Option<Duration> {
         Some(self.incarnation(of)?.terms.voter_wait())
+    }
+
+    /// Whether the lease of this host, as it is admitted now, would prove it harmless to a group: its class can, and
+    /// the group accepts it. Where no possible owner's lease would and no device could, automatic failover is
+    /// impossible, and that is shown before the disaster.
+    pub fn lease_would_prove(&self, group: &GroupName, host: &HostName) -> bool {
+        let class = self.hosts.get(host).and_then(|state| state.incarnations.get(&state.he)).map(|state| state.class);
+        let accepted = self.group_spec(group).is_some_and(|spec| spec.accept.contains(&EvidenceKind::SelfFenced));
+        accepted && class.is_some_and(|class| self.class_allows(EvidenceKind::SelfFenced, class))
+    }
+
+    /// The admissions of a host about which evidence is still asked for: ended, and named by a possible owner.
+    pub fn unproven_on(&self, host: &HostName) -> Vec<Incarnation> {
+        let mut unproven: Vec<Incarnation> = Vec::new();
+        for (group, state) in self.groups_on(host) {
+            for owner in state.owners.keys().filter(|owner| owner.host == *host && self.lost_or_retired(owner)) {
+                if self.cover(group, owner, Reach::Anywhere).is_err() && !unproven.contains(owner) {
+                    unproven.push(owner.clone());
+                }
+            }
+        }
+        unproven
     }
 
     /// The L that a voter writes into a grant to this admission: lowering takes effect at its next one, so that a

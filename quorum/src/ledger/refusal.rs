@@ -6,8 +6,8 @@
 
 use super::command::{CopyCheck, FreezeScope};
 use super::evidence::{Class, Incarnation};
-use super::names::SpecProblem;
 use super::spec::Tier;
+use super::spec_check::SpecProblem;
 use crate::id::{
     DeviceName, Epoch, Era, Generation, GroupName, HostName, IntentId, LogIndex, PlanId, SiteName, TaskId, VoterId,
 };
@@ -243,6 +243,10 @@ refusals! {
         "no plan that was begun before the freeze moves {group}"; "nothing new begins while frozen"; "`antipode thaw`".
     PlanMismatch { plan: PlanId, group: GroupName } "plan-mismatch":
         "plan {plan} isn't an open plan that moves {group} there"; "nothing changes"; "`antipode plan show {plan}`".
+    Parked { group: GroupName } "parked":
+        "a person stopped {group} for good"; "it stays down"; "`antipode failover {group}` or `antipode switchover {group}` brings it up".
+    WasRunning { group: GroupName } "was-running":
+        "{group} ran under this epoch, so its data was written"; "the copies from before the grant are older"; "nothing to do: its owner says so again without that claim".
     AdoptOnlySource { group: GroupName } "adopt-only-source":
         "only the source of a newborn {group} can be adopted"; "nothing changes"; "grant it without adoption".
 
@@ -305,8 +309,6 @@ refusals! {
         "nothing at index {subject} waits for a person"; "nothing changes"; "`antipode status` lists what waits".
     PermitVoid { subject: LogIndex } "permit-void":
         "the leader changed since index {subject}; what permits ends with it"; "nothing changes"; "ask again".
-    PermitUsed { subject: LogIndex } "permit-used":
-        "what was permitted at index {subject} was used"; "nothing changes"; "ask again".
     SamePerson { key: String } "same-person":
         "{key} agreed already: two names on one key are one person"; "it goes on waiting"; "another person's certificate must agree".
     LocalCannotPair { key: String } "local-cannot-pair":
@@ -317,6 +319,10 @@ refusals! {
         "{waited:?} of {span:?} passed"; "nothing changes yet"; "wait, or end it yourself".
     NothingToEnd {} "nothing-to-end":
         "there is no such freeze, maintenance or hold"; "nothing changes"; "`antipode status` lists them".
+    NoEnd {} "no-end":
+        "it has no end"; "nothing changes"; "say for how long".
+    UnknownSite { site: SiteName } "unknown-site":
+        "there is no site {site}"; "nothing changes"; "`antipode status` lists the sites".
     BrakeAlready {} "brake-already":
         "the brake is as asked already"; "nothing changes"; "nothing to do".
 

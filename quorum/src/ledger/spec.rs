@@ -7,7 +7,7 @@
 //! Not here: parsing, defaults, driver parameters, secrets.
 
 use super::evidence::EvidenceKind;
-use crate::id::{DeviceName, GroupName, HardwareId, HostName, SiteName};
+use crate::id::{DeviceName, GroupName, HardwareId, HostName, LogIndex, SiteName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -217,8 +217,8 @@ pub struct SpecRevision {
     pub source: String,
     /// Who committed it; none before the first.
     pub by: Option<super::person::Person>,
-    /// When, by the proposer's wall clock. For people only.
-    pub wall_ms: u64,
+    /// The entry that set it.
+    pub at: LogIndex,
 }
 
 impl GroupSpec {

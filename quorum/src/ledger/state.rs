@@ -176,6 +176,8 @@ pub struct GroupState {
     pub intent: Option<OpenIntent>,
     /// What ties it to a host, if anything.
     pub pin: Option<PinState>,
+    /// A person stopped it for good: only a person's grant brings it up again.
+    pub is_parked: bool,
 }
 
 /// The right to run a group.
