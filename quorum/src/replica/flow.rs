@@ -230,7 +230,7 @@ impl Replica {
             self.incoming = None;
         }
         let standing = self.standing_now();
-        let timeout = self.jitter.timeout(&standing);
+        let timeout = self.jitter.timeout(&standing, self.params.priority);
         self.node.raft.set_randomized_election_timeout(timeout);
         self.find_pending_membership();
     }

@@ -9,11 +9,12 @@
 use super::convert;
 use super::membership::conf_state;
 use super::wire::{HardState, Position, Snapshot};
-use crate::id::{LogIndex, Term};
+use crate::id::{LogIndex, Term, VoterId};
 use crate::roster::Membership;
 use crate::storage::Loaded;
 use raft::eraftpb::{self, ConfState};
 use raft::{Error, GetEntriesContext, RaftState, StorageError};
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 /// The log since it was last truncated, and the newest snapshot.
@@ -24,6 +25,8 @@ pub(super) struct Log {
     truncated: Position,
     entries: VecDeque<eraftpb::Entry>,
     snapshot: Option<Snapshot>,
+    /// A follower needs a newer snapshot than there is.
+    is_wanted: Cell<bool>,
 }
 
 impl Log {
@@ -37,7 +40,13 @@ impl Log {
             truncated: loaded.truncated,
             entries: loaded.entries.iter().map(convert::entry_to_raft).collect(),
             snapshot: loaded.snapshot.clone(),
+            is_wanted: Cell::new(false),
         }
+    }
+
+    /// Whether a follower waits for a newer snapshot than there is.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        self.is_wanted.get()
     }
 
     pub(super) fn snapshot_here(&self) -> Option<&Snapshot> {
@@ -82,6 +91,7 @@ impl Log {
         self.truncated = snapshot.meta.last;
         self.entries.clear();
         self.snapshot = Some(snapshot);
+        self.is_wanted.set(false);
     }
 
     /// Takes a snapshot made here and drops entries behind it, but for the last `keep` of them.
@@ -94,6 +104,7 @@ impl Log {
             self.truncated = Position { index: LogIndex(entry.index), term: Term(entry.term) };
         }
         self.snapshot = Some(snapshot);
+        self.is_wanted.set(false);
         self.truncated
     }
 
@@ -165,12 +176,18 @@ impl raft::Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<eraftpb::Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
+        // A new member refuses a snapshot from before it was one.
+        let is_known =
+            |members: &Membership| members.is_voter(VoterId(to)) || members.learners.contains_key(&VoterId(to));
         match &self.snapshot {
-            Some(snapshot) if snapshot.meta.last.index.0 >= request_index => {
+            Some(snapshot) if snapshot.meta.last.index.0 >= request_index && is_known(&snapshot.meta.membership) => {
                 Ok(convert::snapshot_to_raft(&snapshot.meta))
             }
-            _ => Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable)),
+            _ => {
+                self.is_wanted.set(true);
+                Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
         }
     }
 }

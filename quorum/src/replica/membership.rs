@@ -23,8 +23,8 @@ pub const VOTERS_MAX: usize = 7;
 /// Learners at once: one for each voter, when all are replaced.
 pub const LEARNERS_MAX: usize = VOTERS_MAX;
 
-/// Longest encoding of one change in bytes.
-pub const CHANGE_BYTES_MAX: usize = 1024;
+/// Longest encoding of one change in bytes: seven voters replaced, each with the longest names there are.
+pub const CHANGE_BYTES_MAX: usize = 2048;
 
 /// Version of [`MembershipChange`] inside raft's entry.
 const CHANGE_VERSION: u8 = 1;

@@ -15,6 +15,7 @@
 //!   Several may be outstanding: a slow disk delays promises, not beats.
 //! - Give every `Persisted` back in order; send, install, apply, answer what `After` says; then call `applied`.
 //! - An error of the store is the end of this process: what is on disk is unknown (protocol §2).
+//! - Compact from time to time, and when `wants_snapshot` says so.
 //! - Tick when [`Ticker`] says so, never to catch up.
 //!
 //! Invariants, each with a test of its name in `tests`: nothing that promises durability leaves before it is durable

@@ -37,7 +37,8 @@ pub struct Params {
     pub election_ticks: usize,
     /// Time between a leader's heartbeats. At least 1, less than `election_ticks`.
     pub heartbeat_ticks: usize,
-    /// A voter with a higher one refuses its vote to one with a lower, all else being equal.
+    /// A voter with a higher one refuses its vote to one with a lower, all else being equal; a positive one stands for
+    /// election early, a negative one late. It is a preference: who wants a certain leader has the leader hand over.
     pub priority: i64,
     /// Entries kept behind a snapshot, to spare late followers the whole snapshot.
     pub keep_entries: u64,

@@ -10,6 +10,7 @@
 use super::ready::{Role, Standing};
 use crate::id::VoterId;
 use crate::moment::Moment;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Tells when a tick is due.
@@ -52,24 +53,36 @@ pub(super) struct Jitter {
     state: u64,
     last: Option<(Role, u64)>,
     drawn: usize,
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
 }
 
 impl Jitter {
     /// Timeouts in `range` ticks.
-    pub(super) fn new(seed: u64, id: VoterId, range: std::ops::Range<usize>) -> Self {
+    pub(super) fn new(seed: u64, id: VoterId, range: Range<usize>) -> Self {
         Self { state: seed ^ id.0.wrapping_mul(0xD6E8_FEB8_6659_FD93), last: None, drawn: range.start, range }
     }
 
     /// The timeout in force: another one whenever role or term changed.
-    pub(super) fn timeout(&mut self, standing: &Standing) -> usize {
+    pub(super) fn timeout(&mut self, standing: &Standing, priority: i64) -> usize {
         let now = Some((standing.role, standing.term.0));
         if self.last != now {
             self.last = now;
-            let width = (self.range.end - self.range.start) as u64;
-            self.drawn = self.range.start + (self.draw() % width) as usize;
+            let range = self.part(priority);
+            let width = (range.end - range.start) as u64;
+            self.drawn = range.start + (self.draw() % width) as usize;
         }
         self.drawn
+    }
+
+    /// Preferred voters stand in the first third of the range, sick ones in the last. raft's own use of the priority is
+    /// to withhold a vote, which one voter of three can't do alone.
+    fn part(&self, priority: i64) -> Range<usize> {
+        let third = (self.range.end - self.range.start).div_ceil(3);
+        match priority.signum() {
+            1 => self.range.start..self.range.start + third,
+            -1 => self.range.end - third..self.range.end,
+            _ => self.range.clone(),
+        }
     }
 
     /// SplitMix64: a full period, and neighbouring seeds give unrelated sequences.
@@ -116,13 +129,15 @@ mod tests {
         let standing = |term| Standing { role: Role::Follower, term: Term(term), leader: None };
         let draws = |seed, id| {
             let mut jitter = Jitter::new(seed, VoterId(id), 10..20);
-            (0..50).map(|term| jitter.timeout(&standing(term))).collect::<Vec<_>>()
+            (0..50).map(|term| jitter.timeout(&standing(term), 0)).collect::<Vec<_>>()
         };
         assert_eq!(draws(7, 1), draws(7, 1));
         assert_ne!(draws(7, 1), draws(7, 2));
         assert_ne!(draws(7, 1), draws(8, 1));
         assert!(draws(7, 1).iter().all(|ticks| (10..20).contains(ticks)));
         let mut jitter = Jitter::new(1, VoterId(1), 10..20);
-        assert_eq!(jitter.timeout(&standing(1)), jitter.timeout(&standing(1)));
+        assert_eq!(jitter.timeout(&standing(1), 0), jitter.timeout(&standing(1), 0));
+        assert!((0..50).all(|term| jitter.timeout(&standing(term), 1) < 14));
+        assert!((50..100).all(|term| jitter.timeout(&standing(term), -1) >= 16));
     }
 }

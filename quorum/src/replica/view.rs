@@ -118,6 +118,12 @@ impl Replica {
         self.node.store().snapshot_index()
     }
 
+    /// Whether a member waits for a newer snapshot than there is, as a new one does: it can't begin from one that was made
+    /// before it was a member. The caller then compacts at the applied index, soon.
+    pub fn wants_snapshot(&self) -> bool {
+        self.node.store().wants_snapshot()
+    }
+
     /// The configuration in force: the newest that was applied. Before the first snapshot of a new member it is empty.
     pub fn config(&self) -> &Configuration {
         self.configurations.last().expect("there is always one")

@@ -1,4 +1,5 @@
 //! Claims about replicas, alone and in a simulated cluster.
 
 mod agreement;
+mod changes;
 mod world;

@@ -372,7 +372,7 @@ impl World {
         let applied = process.applied;
         process.replica.applied(applied);
         let is_due = compact_every > 0 && applied.0 >= process.replica.snapshot_index().0 + compact_every;
-        if is_due && process.replica.applied_index() == applied {
+        if (is_due || process.replica.wants_snapshot()) && process.replica.applied_index() == applied {
             let data = Blob::from(process.digest.to_be_bytes().as_slice());
             process.replica.compact(applied, data);
         }
@@ -418,7 +418,16 @@ impl World {
             }
             self.step();
         }
-        panic!("not within {limit}: {what}");
+        for (id, node) in &self.nodes {
+            let process = node.process.as_ref();
+            eprintln!(
+                "{id}: {:?} {:?} {:?}",
+                process.map(|p| &p.replica),
+                process.map(|p| p.replica.config()),
+                process.map(|p| p.replica.peers())
+            );
+        }
+        panic!("not within {limit}: {what}; refused {:?}", self.oracle.refused);
     }
 
     pub fn elect(&mut self) -> u64 {
