@@ -17,3 +17,8 @@ mod run;
 mod lease;
 #[path = "model/lease_cases.rs"]
 mod lease_cases;
+
+#[path = "model/change.rs"]
+mod change;
+#[path = "model/change_cases.rs"]
+mod change_cases;

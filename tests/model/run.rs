@@ -125,20 +125,33 @@ where
     }
 }
 
-/// Plants faults in the production functions, in the thread that explores. Without the feature there are none.
+#[cfg(feature = "mutants")]
+thread_local!(static PLANTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+
+/// Plants faults in the production functions in the thread that explores. Models call it with the faults that they
+/// were given; without the feature there are none.
 pub fn plant(faults: &'static [&'static str]) {
     #[cfg(feature = "mutants")]
-    {
-        use std::cell::Cell;
-        use std::mem::ManuallyDrop;
-        thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
-        if !DONE.replace(true) {
+    if !PLANTED.replace(true) {
+        for fault in faults {
             // The thread explores one model and ends: the faults stay as long as it does.
-            for fault in faults {
-                let _kept = ManuallyDrop::new(quorum::mutants::plant(fault));
-            }
+            let _kept = std::mem::ManuallyDrop::new(quorum::mutants::plant(fault));
         }
     }
     #[cfg(not(feature = "mutants"))]
     assert!(faults.is_empty(), "planted faults need the feature `mutants`");
+}
+
+/// [`breaks`] with faults planted in this thread too, which walks the path of the counterexample again.
+#[cfg(feature = "mutants")]
+pub fn breaks_planted<M>(name: Name, invariant: &str, planted: (&'static [&'static str], M))
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq,
+{
+    let (faults, model) = planted;
+    let _planted: Vec<_> = faults.iter().map(|fault| quorum::mutants::plant(fault)).collect();
+    PLANTED.set(true);
+    breaks(name, invariant, model);
 }
