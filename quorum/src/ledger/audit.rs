@@ -41,6 +41,11 @@ pub struct AuditRecord {
 }
 
 impl AuditRecord {
+    /// Who did it, by name and key.
+    pub fn by_whom(&self) -> String {
+        self.decision.by.to_string()
+    }
+
     /// What `hash` must be.
     pub fn computed_hash(&self) -> [u8; 32] {
         let covered =

@@ -1,0 +1,4 @@
+//! The ledger from outside: stories told in data cases, and random runs under invariants.
+
+mod cases;
+mod script;
