@@ -3,9 +3,9 @@
     python3 -m demo.judge FOLDER [--report PATH]
 
 Exit status: 0 every point holds · 1 a point doesn't hold · 2 raw files unreadable · 3 the run is invalid (it can't tell:
-too few stamps while serving, or the machine stalled what plays its hardware). It shares no code with the product and takes
-no statement of it for a fact that can be had elsewhere: service is what the client got, life is what the observer received,
-writes are what the raw disks hold; of the product's journal it takes when it decided what.
+too few stamps while serving, or the machine stalled what plays its hardware). It shares no code with the product and
+takes no statement of it for a fact that can be had elsewhere: service is what the client got, life is what the observer
+received, writes are what the raw disks hold; of the product's journal it takes when it decided what.
 """
 
 import argparse
@@ -75,7 +75,8 @@ class Judge:
             raise facts.RawError("run.jsonl has no mark 'kill'")
         deaths = []
         for host in self.hosts(self.home):
-            cut = [e for e in self.run.chassis if e["at"] == host and e["kind"] == "power-off" and e["t_ns"] >= mark["t_ns"]]
+            mine = [e for e in self.run.chassis if e["at"] == host and e["t_ns"] >= mark["t_ns"]]
+            cut = [e for e in mine if e["kind"] == "power-off"]
             if cut:
                 deaths.append(cut[0]["t_ns"])
             else:
@@ -93,7 +94,7 @@ class Judge:
         for e in run.events:
             if e["kind"] == "suspect" and e["t_ns"] >= killed and e["at"] in alive and facts.host_of(e) in lost:
                 first.setdefault(e["at"], e["t_ns"])
-        majority = len(self.cluster["hosts"]) // 2 + 1 if "voters" not in self.cluster else self.cluster["voters"] // 2 + 1
+        majority = self.cluster.get("voters", len(self.cluster["hosts"])) // 2 + 1
         moments = sorted(first.values())
         suspected = moments[majority - 1] if len(moments) >= majority else None
         declared = self.last_of([self.about("host-lost", h, killed) for h in lost])
@@ -103,7 +104,8 @@ class Judge:
         moments = {"suspected": suspected, "declared": declared, "fenced": fenced, "granted": granted and granted["t_ns"]}
         found = {f"{k}_ms": None if v is None else round((v - killed) / MS, 1) for k, v in moments.items()}
         leader = run.mark("leader") or {}
-        self.need(leader.get("site") == self.cluster["witness"], f"the leader was at {leader.get('site')}, not at the witness")
+        at_witness = leader.get("site") == self.cluster["witness"]
+        self.need(at_witness, f"the leader was at {leader.get('site')}, not at the witness")
         declare = self.cluster.get("declare")
         self.need(declare == "eager", f"declare is {declare!r}, not 'eager'")
         self.check_order(found)
@@ -115,7 +117,8 @@ class Judge:
 
     def about(self, kind, host, after):
         """When the first event of a kind about a host was journalled anywhere."""
-        return next((e["t_ns"] for e in self.run.events if e["kind"] == kind and e["t_ns"] >= after and facts.host_of(e) == host), None)
+        found = (e for e in self.run.events if e["kind"] == kind and e["t_ns"] >= after)
+        return next((e["t_ns"] for e in found if facts.host_of(e) == host), None)
 
     def last_of(self, moments):
         """The latest, or None when one is missing."""
@@ -184,7 +187,8 @@ class Judge:
             if at is not None and not low <= at <= high:
                 outside.append({"figure": name, "ms": at, "why": "early" if at < low else "late"})
                 if at < low and name in ("fenced_ms", "granted_ms"):
-                    self.problems.append(f"{name.removesuffix('_ms')} after {at} ms: a lease can't have run out before {low} ms")
+                    what = f"{name.removesuffix('_ms')} after {at} ms"
+                    self.problems.append(f"{what}: a lease can't have run out before {low} ms")
         return {**spans, "outside": outside}
 
     def writes(self):
@@ -222,19 +226,11 @@ class Judge:
             self.need(len(hosts) == 1, f"epoch {epoch} was lived by {sorted(hosts)}")
         samples = self.overlap(stamps)
         self.need(samples == 0, f"two instances lived at one time: {samples} stamps inside another's life")
-        self.need(not [s for s in stamps if s["t_ns"] > killed + NEAR_NS and self.is_dead(s, killed)], "a stamp of the dead site's epoch arrived after the kill")
+        dead = {s["guest_boot"] for s in stamps if s["t_ns"] < killed and self.site(s["host"]) == self.home}
+        late = [s for s in stamps if s["t_ns"] > killed + NEAR_NS and s["guest_boot"] in dead]
+        self.need(not late, f"{len(late)} stamps of the dead site's guest arrived after the kill")
         self.check_stalls(stamps)
         return {"stamps": {"by_epoch": by_epoch, "due": due}, "overlap_samples": samples}
-
-    def is_dead(self, stamp, killed):
-        """Whether a stamp belongs to an instance that lived at the dead site before the kill."""
-        return self.site(stamp["host"]) == self.home and stamp["guest_boot"] in self.boots_before(killed)
-
-    def boots_before(self, killed):
-        """Instances that stamped before the kill."""
-        if not hasattr(self, "_boots"):
-            self._boots = {s["guest_boot"] for s in self.run.stamps if s["kind"] == "stamp" and s["t_ns"] < killed}
-        return self._boots
 
     def lives(self, stamps):
         """[first, last] stamp of each instance, by its boot id."""
@@ -275,12 +271,13 @@ class Judge:
     def way_home(self, killed, report):
         """The failback: by itself, without a command, nothing lost."""
         away = [a for a in self.answers if a["done_ns"] > killed and self.site(a["host"]) == self.away]
-        home = [a for a in self.answers if away and a["done_ns"] > away[-1]["done_ns"] and self.site(a["host"]) == self.home]
+        left = away[-1]["done_ns"] if away else killed
+        home = [a for a in self.answers if a["done_ns"] > left and self.site(a["host"]) == self.home]
         self.need(away and home, "the guest didn't go home")
-        opened = next((e for e in self.once("plan-opened", killed) if str(e.get("of_kind")).lower() == "failback"), None)
-        self.need(opened is not None, "no failback was planned")
+        planned = [e for e in self.once("plan-opened", killed) if str(e.get("of_kind")).lower() == "failback"]
+        self.need(planned, "no failback was planned")
         commands = self.run.commands(killed, home[0]["done_ns"] if home else self.run.marks[-1]["t_ns"])
-        automatic = opened is not None and commands == 0
+        automatic = bool(planned) and commands == 0
         self.need(commands == 0, f"{commands} commands were given between kill and homecoming")
         gap = round((home[0]["done_ns"] - away[-1]["done_ns"]) / MS, 1) if home else None
         since = {(a["n"], a["nonce"]) for a in away}

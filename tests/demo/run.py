@@ -3,8 +3,9 @@
     make demo            the story, its timeline, report.json; exit status of the judge
     make demo KEEP=1     the same, and the cluster stays up
 
-What is shown as a fact is computed afterwards by `judge` from raw files; while the story runs, this program only does what a
-disaster and a person would do, and says so. A run in which the machine itself stalled is invalid and repeated, twice at most.
+What is shown as a fact is computed afterwards by `judge` from raw files; while the story runs, this program only does
+what a disaster and a person would do, and says so. A run in which the machine itself stalled is invalid and repeated,
+twice at most.
 """
 
 import argparse

@@ -43,7 +43,8 @@ class AGoodRun(JudgeCase):
             serving_ms expected acknowledged_writes acknowledged_writes_lost duplicate_answers stamps overlap_samples resync
             failback directions"""
         self.assertLessEqual(set(keys.split()), set(report))
-        self.assertEqual(set(report["failback"]), {"automatic", "operator_commands", "gap_ms", "acknowledged_writes_lost"})
+        home = {"automatic", "operator_commands", "gap_ms", "acknowledged_writes_lost"}
+        self.assertEqual(set(report["failback"]), home)
         self.assertEqual(set(report["resync"]), {"compared_bytes", "differing_bytes", "copied_bytes", "pause_ms"})
         self.assertEqual(set(report["stamps"]), {"by_epoch", "due"})
         self.assertEqual(set(report["evidence"][0]), {"host", "host_epoch", "kind", "lab", "log_index"})
@@ -176,7 +177,8 @@ class TheStory(JudgeCase):
         self.caught("same MAC")
 
     def test_a_command_during_the_way_home_is_caught(self):
-        self.raw.run.append({"kind": "command", "changes": True, "t_ns": KILLED + 19000 * MS, "argv": ["failback", "erp"]})
+        given = {"kind": "command", "changes": True, "argv": ["failback", "erp"]}
+        self.raw.run.append({**given, "t_ns": KILLED + 19000 * MS})
         self.assertFalse(self.caught("commands were given")["failback"]["automatic"])
 
     def test_a_command_that_only_a_journal_audited_is_caught(self):

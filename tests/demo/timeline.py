@@ -34,7 +34,8 @@ def text(path):
     for name, words in STEPS:
         low, high = r["expected"][name]
         lines.append(f"   {words:<50} {_seconds(r[name])}     {low / 1000:.2f} to {high / 1000:.2f} s{_outside(r, name)}")
-    proof = ", ".join(f"{e['host']} epoch {e['host_epoch']}: {e['kind']}{' (lab)' if e['lab'] else ''}" for e in r["evidence"])
+    proofs = [f"{e['host']} epoch {e['host_epoch']}: {e['kind']}{' (lab)' if e['lab'] else ''}" for e in r["evidence"]]
+    proof = ", ".join(proofs)
     back, sync = r["failback"], r["resync"]
     lines += ["", f"   proof in the log                {proof or 'none'}"]
     lines.append(f"   way home                        {'by itself' if back['automatic'] else 'NOT by itself'}, "

@@ -5,8 +5,8 @@
 One request is outstanding at a time, each on a connection of its own with an id of its own, so that an outage is seen
 from both ends within one period. A request that timed out may or may not have been done: it isn't an answer and isn't
 repeated. Records: {"kind":"request","t_ns":begin,"done_ns":…,"nonce":…,"error":…} or with the answer's n, epoch, host,
-boot; {"kind":"neighbour","mac":…,"state":…} whenever the kernel's entry for the target changed and once a second: traffic
-alone keeps that entry reachable, so after a takeover only an announcement can change it in time.
+boot; {"kind":"neighbour","mac":…,"state":…} whenever the kernel's entry for the target changed and once a second:
+traffic alone keeps that entry reachable, so after a takeover only an announcement can change it in time.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import time
 
 from lab import records
 
-NUD = {1: "incomplete", 2: "reachable", 4: "stale", 8: "delay", 16: "probe", 32: "failed", 64: "noarp", 128: "permanent"}
+NUD = {1: "incomplete", 2: "reachable", 4: "stale", 8: "delay", 16: "probe", 32: "failed", 64: "noarp"}
 RTM_GETNEIGH, NLM_F_REQUEST, NLM_F_DUMP, NLMSG_DONE, NDA_DST, NDA_LLADDR = 30, 1, 0x300, 3, 1, 2
 
 
@@ -28,7 +28,8 @@ def neighbour(target):
     """(MAC, state) of the kernel's IPv4 neighbour entry for `target`, or (None, "none")."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as s:
         s.settimeout(1.0)
-        s.send(struct.pack("=IHHII", 28, RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + struct.pack("=B11x", socket.AF_INET))
+        header = struct.pack("=IHHII", 28, RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
+        s.send(header + struct.pack("=B11x", socket.AF_INET))
         wanted = socket.inet_aton(target)
         found = (None, "none")
         while True:

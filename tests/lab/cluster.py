@@ -173,7 +173,8 @@ class Cluster:
     def _product(self, *words, limit=CLI_LIMIT_S):
         done = subprocess.run([self.binary, *words], capture_output=True, text=True, timeout=limit)
         if done.returncode != 0:
-            raise CliError(f"antipode {' '.join(words)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+            said = done.stderr.strip() or done.stdout.strip()
+            raise CliError(f"antipode {' '.join(words)}: exit {done.returncode}: {said}")
         return done.stdout
 
     def socket(self, host):
@@ -246,7 +247,8 @@ class Cluster:
             parts.append(f"--- {host} journal\n{_tail(self.journal(host), lines)}")
         for host in self.at(spec.WITNESS):
             try:
-                parts.append("--- explain\n" + self._product("explain", "group", spec.GROUP, "--socket", self.socket(host)))
+                explained = self._product("explain", "group", spec.GROUP, "--socket", self.socket(host))
+                parts.append(f"--- explain\n{explained}")
             except (CliError, subprocess.TimeoutExpired) as e:
                 parts.append(f"--- explain: {e}")
         return "\n".join(parts)

@@ -6,8 +6,8 @@ It stands outside all namespaces and listens on unix sockets; each guest instanc
 virtio-serial port `org.antipode.observer` connects to the socket). It knows nothing of tickets, leases or the product.
 
 Records: {"kind":"stamp","t_ns":…,"conn":N, and what the guest sent}; "open" and "close" of connections; "garbage"; and
-"stall" when the observer itself was kept from running for longer than 100 ms: what two guests did meanwhile can't be told apart,
-so whoever judges a run must know.
+"stall" when the observer itself was kept from running for longer than 100 ms: what two guests did meanwhile can't be
+told apart, so whoever judges a run must know.
 """
 
 import argparse

@@ -107,7 +107,8 @@ class OneGuest(GuestCase):
         block = int(next(line.split()[-1] for line in described.splitlines() if line.startswith("Block size")))
         error = {"event": "none", "iotype": "write", "errno": 5, "sector": int(found.stdout) * block // 512, "once": True}
         drive = {"driver": "raw", "node-name": "d", "cache": {"direct": True}}
-        drive["file"] = {"driver": "blkdebug", "inject-error": [error], "image": {"driver": "file", "filename": self.disk}}
+        image = {"driver": "file", "filename": self.disk}
+        drive["file"] = {"driver": "blkdebug", "inject-error": [error], "image": image}
         extra = ["-blockdev", json.dumps(drive), "-device", "virtio-blk-pci,drive=d"]
         extra += ["-netdev", "user,id=u,net=10.9.0.0/24,restrict=on,hostfwd=tcp:127.0.0.1:0-10.9.0.15:80"]
         extra += ["-device", "virtio-net-pci,netdev=u"]
@@ -179,7 +180,7 @@ class TwoSites(GuestCase):
         tokyo.cut()
         osaka, mac = self.guest_at("osaka", 2)
         osaka.wait_console("GUEST-READY")
-        # The guest announces nothing, so the client holds on to the old MAC until somebody does: arping plays the product.
+        # The guest announces nothing, so the client holds on to the old MAC until somebody does: here this test.
         self.announce("osaka", mac)
         wait_until(lambda: len(self.answers(out, 2)) >= 5, "5 answers from osaka")
         osaka.cut()
@@ -198,7 +199,8 @@ class TwoSites(GuestCase):
         subprocess.run(["ip", "netns", "exec", self.net.netns(site), sys.executable, "-c", code], check=True)
 
     def ping(self, a, b, count=3):
-        argv = ["ip", "netns", "exec", self.net.netns(a), "ping", "-q", "-c", str(count), "-i", "0.1", "-W", "1", net.address(b)]
+        argv = ["ip", "netns", "exec", self.net.netns(a), "ping", "-q", "-c", str(count), "-i", "0.1", "-W", "1"]
+        argv.append(net.address(b))
         done = subprocess.run(argv, capture_output=True, text=True)
         times = done.stdout.rpartition("=")[2].split("/") if done.returncode == 0 else None
         return float(times[0]) if times else None
