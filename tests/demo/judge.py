@@ -14,16 +14,15 @@ import json
 import sys
 
 from demo import expected, facts
+from lab import oracle
 
-TICK_NS = 10_000_000
-STAMP_SHARE_MIN = 0.8
 #: All hosts of a site die within this, or it wasn't one instant.
 ONE_INSTANT_NS = 100_000_000
 #: The last look at the neighbour entry before the kill may be this old: the client looks at least once a second.
 NEIGHBOUR_AGE_NS = 2_000_000_000
 #: An eager declaration that took longer wasn't eager.
 EAGER_MAX_MS = 2000.0
-#: An observer that stalled this close to a change of instance can't order the two instances.
+#: Signals of a death and of a takeover may be this far apart from their records.
 NEAR_NS = 1_000_000_000
 MS = 1e6
 
@@ -213,45 +212,28 @@ class Judge:
 
     def life(self, killed):
         """Stamps: enough of them while serving, and never two instances at one time."""
-        stamps = [s for s in self.run.stamps if s["kind"] == "stamp" and s.get("guest_boot")]
+        found = oracle.stamps(self.run.stamps)
         by_epoch, due = {}, {}
         for epoch in sorted({a["epoch"] for a in self.answers}):
             mine = [a for a in self.answers if a["epoch"] == epoch]
-            since, until = mine[0]["done_ns"], mine[-1]["done_ns"]
-            seen = sum(1 for s in stamps if s["epoch"] == epoch and since <= s["t_ns"] <= until)
-            by_epoch[str(epoch)], due[str(epoch)] = seen, (until - since) // TICK_NS
-            if seen < STAMP_SHARE_MIN * due[str(epoch)] or seen == 0:
-                self.invalid.append(f"epoch {epoch}: {seen} stamps of {due[str(epoch)]} due while serving")
-            hosts = {s["host"] for s in stamps if s["epoch"] == epoch} | {a["host"] for a in mine}
+            key = str(epoch)
+            by_epoch[key], due[key] = oracle.count_and_due(found, epoch, mine[0]["done_ns"], mine[-1]["done_ns"])
+            if not oracle.is_enough(by_epoch[key], due[key]):
+                self.invalid.append(f"epoch {epoch}: {by_epoch[key]} stamps of {due[key]} due while serving")
+            hosts = {s["host"] for s in found if s["epoch"] == epoch} | {a["host"] for a in mine}
             self.need(len(hosts) == 1, f"epoch {epoch} was lived by {sorted(hosts)}")
-        samples = self.overlap(stamps)
+        samples = len(oracle.overlapping(found))
         self.need(samples == 0, f"two instances lived at one time: {samples} stamps inside another's life")
-        dead = {s["guest_boot"] for s in stamps if s["t_ns"] < killed and self.site(s["host"]) == self.home}
-        late = [s for s in stamps if s["t_ns"] > killed + NEAR_NS and s["guest_boot"] in dead]
+        dead = {s["guest_boot"] for s in found if s["t_ns"] < killed and self.site(s["host"]) == self.home}
+        late = [s for s in found if s["t_ns"] > killed + NEAR_NS and s["guest_boot"] in dead]
         self.need(not late, f"{len(late)} stamps of the dead site's guest arrived after the kill")
-        self.check_stalls(stamps)
+        self.check_stalls()
         return {"stamps": {"by_epoch": by_epoch, "due": due}, "overlap_samples": samples}
 
-    def lives(self, stamps):
-        """[first, last] stamp of each instance, by its boot id."""
-        span = {}
-        for s in stamps:
-            low, high = span.get(s["guest_boot"], (s["t_ns"], s["t_ns"]))
-            span[s["guest_boot"]] = (min(low, s["t_ns"]), max(high, s["t_ns"]))
-        return span
-
-    def overlap(self, stamps):
-        """How many stamps lie inside another instance's life."""
-        span = self.lives(stamps)
-        inside = lambda s: any(b != s["guest_boot"] and lo <= s["t_ns"] <= hi for b, (lo, hi) in span.items())
-        return sum(1 for s in stamps if inside(s))
-
-    def check_stalls(self, stamps):
+    def check_stalls(self):
         """Whatever played hardware or bore witness must have run when it mattered."""
-        edges = [edge for span in self.lives(stamps).values() for edge in span]
-        for r in self.run.stamps:
-            if r["kind"] == "stall" and any(r["since_ns"] - NEAR_NS <= e <= r["t_ns"] + NEAR_NS for e in edges):
-                self.invalid.append(f"observer stalled {(r['t_ns'] - r['since_ns']) / MS:.0f} ms at a change of instance")
+        for ms in oracle.blind_ms(self.run.stamps):
+            self.invalid.append(f"observer stalled {ms:.0f} ms at a change of instance")
         for e in self.run.chassis:
             if e["kind"] == "stalled":
                 self.invalid.append(f"host stalled {e.get('ms')} ms ({e['at']})")
