@@ -176,7 +176,8 @@ fn body(raft: &Raft<Log>, message: &Message) -> Result<(), BadMessage> {
 
 fn append(prev: Position, term: Term, entries: &[Appended]) -> Result<(), BadMessage> {
     let mut newest = prev.term;
-    if newest > term {
+    // raft takes term 0 for "I have none there", and would find that both sides agree about nothing.
+    if newest > term || (prev.term.0 == 0) != (prev.index.0 == 0) {
         return Err(BadMessage::EntryTerm(newest));
     }
     for entry in entries {

@@ -197,14 +197,15 @@ impl Replica {
     }
 
     /// Takes the state machine's state at `up_to` as the snapshot from which late voters and restarts begin; the log
-    /// behind it goes with the next write. Does nothing when there is a newer snapshot.
+    /// behind it goes with the next write. Does nothing when there is a newer snapshot, or no members yet.
     ///
     /// # Panics
     /// When `up_to` is not applied, or the data exceeds [`SNAPSHOT_BYTES_MAX`].
     pub fn compact(&mut self, up_to: LogIndex, data: Blob) {
         assert!(up_to <= self.applied_index() && self.installing.is_none(), "only applied state makes a snapshot");
         assert!(data.len() <= SNAPSHOT_BYTES_MAX, "a snapshot must fit into a frame");
-        if up_to <= self.node.store().snapshot_index() {
+        // Without members it would be nobody's: a new voter has first to be told who they are.
+        if up_to <= self.node.store().snapshot_index() || self.config().membership.voters.is_empty() {
             return;
         }
         let term = self.node.raft.raft_log.term(up_to.0).expect("an applied entry behind the snapshot is in the log");

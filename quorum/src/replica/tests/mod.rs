@@ -2,4 +2,7 @@
 
 mod agreement;
 mod changes;
+mod frozen;
+mod hostile;
+mod reads;
 mod world;

@@ -65,6 +65,31 @@ pub struct Process {
     next_tick: u64,
 }
 
+impl Process {
+    /// No tick passes any more.
+    pub fn sleep(&mut self) {
+        self.next_tick = u64::MAX;
+    }
+
+    /// Starts what the replica wants written, and sends nothing.
+    pub fn begin_writes(&mut self) {
+        while let Some(Ready { send_now: _, write }) = self.replica.ready() {
+            self.writes.push_back((0, write));
+        }
+    }
+
+    /// The oldest write is done; its entries are noted as applied, and nothing is sent.
+    pub fn finish_write(&mut self) {
+        let Some((_, write)) = self.writes.pop_front() else { return };
+        let persisted = self.store.persist(vec![write]).unwrap().remove(0);
+        let After { committed, snapshot, .. } = self.replica.persisted(persisted);
+        let installed = snapshot.map(|snapshot| snapshot.meta.last.index);
+        if let Some(applied) = committed.last().map(|entry| entry.index).or(installed) {
+            self.applied = applied;
+        }
+    }
+}
+
 pub struct Node {
     pub disk: Disk,
     pub process: Option<Process>,
