@@ -100,7 +100,7 @@ class Run:
                 raise RawError(str(e)) from e
             for raw in lines:
                 event = _flat(raw)
-                when = event.get("t_boot_ns")
+                when = event.get("t_boot_ns", event.get("at_boottime_ns"))
                 if when is not None:
                     found.append({**event, "at": at, "t_ns": int(when) - self.offset_ns})
         return sorted(found, key=lambda e: e["t_ns"])

@@ -16,8 +16,8 @@ import sys
 from demo import expected, facts
 from lab import oracle
 
-#: All hosts of a site die within this, or it wasn't one instant.
-ONE_INSTANT_NS = 100_000_000
+#: All hosts of a site are seen dead within this after the order, or it wasn't one instant.
+ONE_INSTANT_MS = 250
 #: The last look at the neighbour entry before the kill may be this old: the client looks at least once a second.
 NEIGHBOUR_AGE_NS = 2_000_000_000
 #: An eager declaration that took longer wasn't eager.
@@ -68,22 +68,18 @@ class Judge:
         return report | {"problems": self.problems, "invalid": self.invalid}
 
     def killed_at(self):
-        """When everything of the site died: the chassis' own words, within the demonstration's mark."""
-        mark = self.run.mark("kill")
-        if mark is None:
-            raise facts.RawError("run.jsonl has no mark 'kill'")
-        deaths = []
-        for host in self.hosts(self.home):
-            mine = [e for e in self.run.chassis if e["at"] == host and e["t_ns"] >= mark["t_ns"]]
-            cut = [e for e in mine if e["kind"] == "power-off"]
-            if cut:
-                deaths.append(cut[0]["t_ns"])
-            else:
-                self.problems.append(f"the chassis of {host} recorded no power-off after the kill")
-        if deaths:
-            spread = max(deaths) - min(deaths)
-            self.need(spread <= ONE_INSTANT_NS, f"the site's hosts died {spread / MS:.0f} ms apart, not at one instant")
-        return min(deaths, default=mark["t_ns"])
+        """The instant of the order that cut all power; every chassis saw its host's tree gone right after it."""
+        lost = self.hosts(self.home)
+        cut = [r for r in self.run.marks if r.get("kind") == "power" and r["what"] == "off" and set(lost) <= set(r["hosts"])]
+        if not cut:
+            raise facts.RawError("run.jsonl has no power cut that names every host of the site")
+        killed = cut[0]["at_ns"]
+        for host in lost:
+            dark = [e["t_ns"] for e in self.run.chassis if e["at"] == host and e["kind"] == "off" and e["t_ns"] >= killed]
+            self.need(dark, f"the chassis of {host} never saw it dark")
+            after = (dark[0] - killed) / MS if dark else 0
+            self.need(after <= ONE_INSTANT_MS, f"{host} was dark only after {after:.0f} ms: not at one instant")
+        return killed
 
     def decisions(self, killed):
         """Suspected, declared, fenced, granted: from the journals of the hosts that live on."""

@@ -105,7 +105,7 @@ class Demo:
 
     def kill(self):
         """Everything of the site, at one instant."""
-        self.mark("kill")
+        self.note(kind="load", at="kill", loadavg=os.getloadavg())
         self.cluster.power_off(*self.cluster.at(LOST))
         say(f"KILLED: everything of {LOST}, at one instant")
 

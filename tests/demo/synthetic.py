@@ -30,10 +30,10 @@ class Raw:
         }  # fmt: skip
         self.run = [dict(begin, who="demo"), self.cluster]
         self.run.append({"kind": "mark", "name": "leader", "t_ns": KILLED - 900 * MS, "host": "ng-1", "site": "nagoya"})
-        self.run.append({"kind": "mark", "name": "kill", "t_ns": KILLED - 2 * MS})
+        self.run.append({"kind": "power", "t_ns": KILLED + 3 * MS, "what": "off", "hosts": ["tk-1"], "at_ns": KILLED})
         self.client, self.stamps = [dict(begin, who="client")], [dict(begin, who="observer")]
         self.events = {"ng-1": [], "os-1": []}
-        self.chassis = {"tk-1": [{"t_boot_ns": KILLED + BOOT_OFFSET, "kind": "power-off"}]}
+        self.chassis = {"tk-1": [self.hardware(30, "off", because="button")]}
         self.log = []
         for phase in PHASES:
             self._phase(*phase)
@@ -67,6 +67,10 @@ class Raw:
     def event(self, at, ms, **line):
         """One more line in a host's journal, `ms` after the kill."""
         self.events.setdefault(at, []).append({"t_boot_ns": KILLED + ms * MS + BOOT_OFFSET, **line})
+
+    def hardware(self, since, event, **fields):
+        """One line of a chassis' log, `since` ms after the kill."""
+        return {"at_boottime_ns": KILLED + since * MS + BOOT_OFFSET, "event": event, **fields}
 
     def applied(self, at, ms, index, name, **fields):
         """One more log entry seen applied by a host."""

@@ -118,7 +118,7 @@ class NeverTwo(JudgeCase):
         self.undecidable("observer stalled 600 ms")
 
     def test_a_host_that_stalled_makes_a_run_invalid(self):
-        self.raw.chassis["os-1"] = [{"t_boot_ns": KILLED + synthetic.BOOT_OFFSET, "kind": "stalled", "ms": 412}]
+        self.raw.chassis["os-1"] = [self.raw.hardware(10, "stalled", ms=412)]
         self.undecidable("host stalled 412 ms")
 
 
@@ -161,8 +161,9 @@ class TheStory(JudgeCase):
 
     def test_a_site_that_died_bit_by_bit_is_caught(self):
         self.raw.cluster["hosts"]["tk-2"] = "tokyo"
-        self.raw.chassis["tk-2"] = [{"t_boot_ns": KILLED + 900 * MS + synthetic.BOOT_OFFSET, "kind": "power-off"}]
-        self.caught("900 ms apart")
+        self.raw.run[3]["hosts"] = ["tk-1", "tk-2"]
+        self.raw.chassis["tk-2"] = [self.raw.hardware(900, "off", because="button")]
+        self.caught("tk-2 was dark only after 900 ms")
 
     def test_a_stale_neighbour_entry_at_the_kill_is_caught(self):
         for r in self.raw.client:

@@ -1,9 +1,11 @@
-"""A host's chassis: started, switched off and on. The one place that knows its command line and its control socket.
+"""A host's chassis: started, switched off and on, its units signalled. The one place that knows its command line, its
+boot file and its panel.
 
-The chassis is hardware to the product: it owns the host's whole process tree, bites when it isn't petted, and
-its log is what a judge reads about deaths. Here nothing is decided and nothing is measured.
+The chassis is hardware to the product: it owns the host's whole process tree, bites when it isn't petted, and its log is
+what a judge reads about deaths. Here nothing is decided and nothing is measured.
 """
 
+import json
 import os
 import socket
 import time
@@ -11,57 +13,95 @@ import time
 from lab import procs
 
 START_LIMIT_S = 20.0
+#: What the keeper's watchdog is set to.
+WATCHDOG_MS = 1000
+
+
+class ChassisError(Exception):
+    """The panel refused an order, or doesn't answer."""
 
 
 class Chassis:
-    """One host's chassis process."""
+    """One host's chassis process. `folders` has run, keeper, data, config, boot, console and address (see `cluster`)."""
 
     def __init__(self, prefix, host, netns, folders, binary):
         self.prefix, self.host, self.netns, self.folders, self.binary = prefix, host, netns, folders, binary
-        self.control = f"{folders['run']}.chassis"
+        self.dir = f"{procs.ROOT}/{prefix}/chassis-{host}"
+        self.panel, self.log = f"{self.dir}/panel.sock", f"{self.dir}/log.jsonl"
+        #: Names the host's cgroup, so it has to be its own on this machine.
+        self.name = f"{prefix}-{host}"
+        #: Unit: (restart, after how many ms). A test changes them before the power goes on.
+        self.restart = {"holder": ("always", 0), "keeper": ("always", 0), "agent": ("always", 200)}
         self.process = None
 
-    def argv(self, watchdog_ms):
-        """Its command line; what follows `--` is the host's own init."""
-        return [
-            self.binary, "chassis", "--name", self.host, "--netns", self.netns, "--watchdog-timeout", f"{watchdog_ms}ms",
-            "--control", self.control, "--log", self.folders["chassis_log"],
-            "--", *self.init(),
-        ]  # fmt: skip
+    def slice(self):
+        """The protected slice's name below the cgroup mount, inside the host's own cgroup."""
+        return f"antipode-lab-{self.name}/protected"
 
-    def init(self):
-        """What the host runs when it has power."""
-        return [self.binary, "host", "--config", self.folders["config"]]
+    def units(self):
+        """What the host runs when it has power, in this order."""
+        dog = f"lab:{self.dir}/dog.sock"
+        keeper = ["keeper", "--dir", self.folders["keeper"], "--watchdog", dog, "--timeout", f"{WATCHDOG_MS}ms"]
+        return {
+            "holder": ["holder", "--dir", self.folders["keeper"]],
+            "keeper": [*keeper, "--slice", self.slice()],
+            "agent": ["agent", "--config", self.folders["config"]],
+        }
 
-    def start(self, watchdog_ms):
-        """Plugs the chassis in; its power comes on with it. Waits until it answers."""
-        if os.path.exists(self.control):
-            os.unlink(self.control)
-        log = self.folders["console"]
-        self.process = procs.start(self.prefix, f"chassis-{self.host}", self.argv(watchdog_ms), log)
+    def boot_toml(self):
+        """The boot file."""
+        lines = []
+        for name, words in self.units().items():
+            restart, after = self.restart[name]
+            lines += ["[[unit]]", f"name = {json.dumps(name)}", f"argv = {json.dumps([self.binary, *words])}"]
+            lines += [f"restart = {json.dumps(restart)}", f"restart_after_ms = {after}"]
+            lines += ['env = { RUST_BACKTRACE = "1" }']
+        return "\n".join(lines) + "\n"
+
+    def start(self):
+        """Plugs the chassis in, its power on. Waits until its panel answers."""
+        with open(self.folders["boot"], "w", encoding="utf-8") as f:
+            f.write(self.boot_toml())
+        os.makedirs(self.dir, exist_ok=True)
+        argv = [self.binary, "chassis", "--dir", self.dir, "--host", self.name, "--boot", self.folders["boot"]]
+        argv += ["--netns", self.netns, "--volatile", self.folders["run"]]
+        self.process = procs.start(self.prefix, f"chassis-{self.host}", argv, self.folders["console"])
         until = time.monotonic() + START_LIMIT_S
-        while not os.path.exists(self.control):
-            if self.process.poll() is not None or time.monotonic() > until:
-                with open(log, encoding="utf-8", errors="replace") as f:
-                    raise AssertionError(f"the chassis of {self.host} didn't come up: {f.read()[-2000:]}")
-            time.sleep(0.02)
+        while True:
+            try:
+                return self.order("status")
+            except (OSError, ChassisError) as e:
+                if self.process.poll() is not None or time.monotonic() > until:
+                    with open(self.folders["console"], encoding="utf-8", errors="replace") as f:
+                        raise ChassisError(f"{self.host} didn't come up: {f.read()[-2000:]}") from e
+                time.sleep(0.02)
 
     def connect(self):
         """A connection on which one order can be sent at a chosen instant."""
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(10.0)
-        s.connect(self.control)
+        s.settimeout(70.0)
+        s.connect(self.panel)
         return s
 
+    def order(self, line):
+        """One order to this chassis: status, on, off, reset, start UNIT, stop UNIT, signal UNIT NAME, freeze, thaw."""
+        return orders([self], line)[1][self.host]
 
-def order(chassis, word):
-    """Gives all of them one order at one instant; returns (instant, answers). The connections are made beforehand."""
+    def output(self):
+        """Paths of what the units wrote, by unit."""
+        return {name: f"{self.dir}/{name}.log" for name in self.units()}
+
+
+def orders(chassis, line):
+    """Gives all of them one order at one instant; (instant, answers by host). Connected beforehand, sent together."""
     lines = [(c, c.connect()) for c in chassis]
     at = time.monotonic_ns()
     for _, s in lines:
-        s.sendall(word.encode() + b"\n")
+        s.sendall(line.encode() + b"\n")
     answers = {}
     for c, s in lines:
-        answers[c.host] = s.makefile("r").readline().strip()
-        s.close()
+        with s:
+            answers[c.host] = json.loads(s.makefile("r").readline() or "{}")
+        if answers[c.host].get("ok") is not True:
+            raise ChassisError(f"{c.host}: {line}: {answers[c.host].get('error', 'no answer')}")
     return at, answers

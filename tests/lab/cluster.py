@@ -77,10 +77,12 @@ class Cluster:
         lasting, run = f"{self.folder}/hosts/{host}", f"{procs.ROOT}/{self.prefix}/{host}"
         folders = {
             "config": f"{lasting}/agent.toml", "data": f"{lasting}/data", "tls": f"{lasting}/tls", "run": run,
-            "keeper": f"{run}/keeper", "chassis_log": f"{lasting}/chassis.jsonl", "console": f"{lasting}/console.log",
-            "slice": f"{cgroups()}/antipode-lab/{self.prefix}/{host}", "address": self.addresses,
+            "keeper": f"{run}/keeper", "boot": f"{lasting}/boot.toml", "console": f"{lasting}/console.log",
+            "address": self.addresses,
         }  # fmt: skip
-        return chassis.Chassis(self.prefix, host, self.net.netns(self.hosts[host]), folders, self.binary)
+        box = chassis.Chassis(self.prefix, host, self.net.netns(self.hosts[host]), folders, self.binary)
+        folders["slice"] = f"{cgroups()}/{box.slice()}"
+        return box
 
     def __enter__(self):
         try:
@@ -131,7 +133,7 @@ class Cluster:
         """Ends everything of this lab, also what an earlier run left. What is in `folder` stays."""
         self.net.down()
         for box in self.chassis.values():
-            _remove_cgroup(box.folders["slice"])
+            _remove_cgroup(os.path.dirname(box.folders["slice"]))
 
     def tool(self, name, *arguments, netns=None):
         """Starts one of the lab's own programs; it ends with the lab."""
@@ -152,20 +154,17 @@ class Cluster:
 
     def power_off(self, *hosts):
         """Cuts the power of hosts at one instant, which is returned once all of them are dark."""
-        at, answers = chassis.order([self.chassis[h] for h in hosts], "off")
-        self.record(kind="power", what="off", hosts=list(hosts), at_ns=at, answers=answers)
+        at, _ = chassis.orders([self.chassis[h] for h in hosts], "off")
+        self.record(kind="power", what="off", hosts=list(hosts), at_ns=at)
         return at
 
     def power_on(self, *hosts):
-        """Gives power; run directories are empty, as after any boot."""
+        """Gives power; the chassis empties run directories, as any boot does."""
+        plugged = [self.chassis[h] for h in hosts if self.chassis[h].process]
         for host in hosts:
-            box = self.chassis[host]
-            shutil.rmtree(box.folders["run"], ignore_errors=True)
-            os.makedirs(box.folders["keeper"])
-            if box.process is None or box.process.poll() is not None:
-                box.start(spec.WATCHDOG_MS)
-            else:
-                chassis.order([box], "on")
+            if self.chassis[host].process is None:
+                self.chassis[host].start()
+        chassis.orders(plugged, "on")
         self.record(kind="power", what="on", hosts=list(hosts), at_ns=time.monotonic_ns())
 
     # ---- the product's command line
@@ -242,9 +241,9 @@ class Cluster:
         """What each host said last, and what the cluster says about the group."""
         parts = [f"status: {json.dumps(self.status())}"]
         for host, box in self.chassis.items():
-            for key in ("console", "chassis_log"):
-                parts.append(f"--- {host} {key}\n{_tail(box.folders[key], lines)}")
-            parts.append(f"--- {host} journal\n{_tail(self.journal(host), lines)}")
+            said = {"chassis": box.folders["console"], "hardware": box.log, "journal": self.journal(host), **box.output()}
+            for name, path in said.items():
+                parts.append(f"--- {host} {name}\n{_tail(path, lines)}")
         for host in self.at(spec.WITNESS):
             try:
                 explained = self._product("explain", "group", spec.GROUP, "--socket", self.socket(host))
@@ -265,7 +264,7 @@ class Cluster:
             shutil.rmtree(f"{self.folder}/{kind}", ignore_errors=True)
             os.makedirs(f"{self.folder}/{kind}")
         for host, box in self.chassis.items():
-            for kind, path in (("events", self.journal(host)), ("chassis", box.folders["chassis_log"])):
+            for kind, path in (("events", self.journal(host)), ("chassis", box.log)):
                 if os.path.exists(path):
                     shutil.copyfile(path, f"{self.folder}/{kind}/{host}.jsonl")
 
@@ -284,7 +283,7 @@ def _tail(path, lines):
 
 
 def _remove_cgroup(path):
-    """Removes a host's slice once its processes are gone; the deepest first."""
+    """Removes a host's cgroup once its processes are gone; the deepest first."""
     for folder, _, _ in os.walk(path, topdown=False):
         try:
             os.rmdir(folder)

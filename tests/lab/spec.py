@@ -15,7 +15,6 @@ MACS = {"tokyo": "52:54:00:00:77:01", "osaka": "52:54:00:00:77:02"}
 #: host name: site. The order is the order of their votes.
 HOSTS = {"tk-1": "tokyo", "os-1": "osaka", "ng-1": "nagoya"}
 WITNESS = "nagoya"
-WATCHDOG_MS = 1000
 
 
 class Options:
