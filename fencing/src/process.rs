@@ -21,7 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 /// Most bytes kept of each output stream; what comes beyond is read and dropped.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -150,13 +150,23 @@ impl Program {
     pub async fn run(&self, leash: &Leash) -> Result<Finished, Trouble> {
         let begun = Instant::now();
         let mut running = self.start(leash.limit)?;
-        let end = tokio::select! {
-            biased;
-            finished = running.finish(&self.input) => return finished,
-            () = tokio::time::sleep_until(leash.limit) => Trouble::Silent { limit: leash.limit - begun },
-            () = leash.stopped() => Trouble::Overtaken { because: "the call was stopped".into() },
+        let group = running.group;
+        let end = {
+            let mut finish = std::pin::pin!(running.finish(&self.input));
+            tokio::select! {
+                biased;
+                finished = &mut finish => return finished,
+                () = tokio::time::sleep_until(leash.limit) => Trouble::Silent { limit: leash.limit - begun },
+                () = leash.stopped() => {
+                    // Politely first, so that it can close its session with the device; its output is still taken, or
+                    // its last words would kill it before it has cleaned up (SIGPIPE).
+                    kill(group, Signal::SIGTERM);
+                    let _ = timeout(GRACE, &mut finish).await;
+                    Trouble::Overtaken { because: "the call was stopped".into() }
+                }
+            }
         };
-        running.end(matches!(end, Trouble::Overtaken { .. })).await;
+        running.end().await;
         Err(end)
     }
 
@@ -227,14 +237,13 @@ impl Running {
         Ok(Finished { code: status.code(), signal: status.signal(), stdout: text(stdout), stderr: text(stderr) })
     }
 
-    /// Ends the group: politely first if `gently`, so that it can close its session with the device.
-    async fn end(&mut self, gently: bool) {
-        if gently && let Some(ended) = &self.ended {
-            kill(self.group, Signal::SIGTERM);
-            let _ = timeout_at(Instant::now() + GRACE, ended.readable()).await;
+    /// Ends the group, unless it has ended.
+    async fn end(&mut self) {
+        // Without a number it was reaped, and its group was killed before that.
+        if self.child.id().is_some() {
+            kill(self.group, Signal::SIGKILL);
+            let _ = self.child.wait().await;
         }
-        kill(self.group, Signal::SIGKILL);
-        let _ = self.child.wait().await;
     }
 }
 
