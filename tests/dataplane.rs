@@ -6,5 +6,7 @@
 
 mod dataplane {
     pub mod bench;
+    pub mod mirror;
+    pub mod pair;
     pub mod workload;
 }

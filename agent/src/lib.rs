@@ -10,4 +10,5 @@ pub mod driver;
 pub mod keeper;
 pub mod pki;
 pub mod policy;
+pub mod replication;
 pub mod workload;

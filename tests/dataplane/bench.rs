@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Generous: the machine may be busy with other work. Waits end with their condition.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often a condition is looked at.
+pub const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// Fails the test with the package's name if a program is missing.
 pub fn need(program: &str, package: &str) {
     let found = antipode::command::Program::find(program);
@@ -21,9 +24,10 @@ pub fn need(program: &str, package: &str) {
 /// Waits for a condition.
 pub async fn until<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
     let start = Instant::now();
+    let mut look = tokio::time::interval(LOOK_EVERY);
     while !condition().await {
         assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        look.tick().await;
     }
 }
 
@@ -98,7 +102,7 @@ fn end_cgroup(folder: &Path) {
     // A cgroup can be removed once the last of the killed is gone.
     let start = Instant::now();
     while fs::remove_dir(folder).is_err() && folder.exists() && start.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(LOOK_EVERY);
     }
 }
 

@@ -11,6 +11,7 @@
 //! Not here: what an exit code means (each kind knows its program), retries, and what is written to the journal.
 
 mod child;
+pub mod daemon;
 #[cfg(test)]
 mod tests;
 

@@ -15,11 +15,12 @@ fn is_alive(pid: i32) -> bool {
 }
 
 async fn until_dead(pid: i32) {
+    let mut look = tokio::time::interval(Duration::from_millis(5));
     for _ in 0..2000 {
+        look.tick().await;
         if !is_alive(pid) {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("process {pid} is still alive");
 }

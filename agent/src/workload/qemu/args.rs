@@ -109,7 +109,9 @@ pub fn problems(spec: &QemuSpec, runtime: &QemuRuntime, volumes: &[VolumeAt]) ->
             found.push(format!("extra_args: -{name} is set by the driver itself"));
         }
     }
-    let paths = runtime.monitors().into_iter().chain(spec.channels.iter().map(|channel| channel.path.clone()));
+    let names = volumes.iter().map(|volume| volume.name.as_str());
+    let channels = spec.channels.iter().map(|channel| channel.path.clone());
+    let paths = runtime.monitors(names).into_iter().chain(channels);
     for path in paths.filter(|path| path.as_os_str().len() > SOCKET_PATH_BYTES_MAX) {
         found.push(format!("socket path {} is longer than {SOCKET_PATH_BYTES_MAX} bytes", path.display()));
     }
@@ -148,7 +150,7 @@ pub fn command_line(
     }
     let mut line = Line { args: Vec::new(), words: Words::new(place, order) };
     line.machine(spec, place, order, found.accelerator);
-    line.monitors(&runtime);
+    line.monitors(&runtime, &order.volumes);
     line.drives(spec, order, found);
     for (index, nic) in spec.nics.iter().enumerate() {
         let tap = tap_name(place.group.as_str(), index);
@@ -207,9 +209,10 @@ impl Line {
         }
     }
 
-    fn monitors(&mut self, runtime: &QemuRuntime) {
+    fn monitors(&mut self, runtime: &QemuRuntime, volumes: &[VolumeAt]) {
         self.pair("-pidfile", runtime.pid_file().display().to_string());
-        for (index, path) in runtime.monitors().iter().enumerate() {
+        let names = volumes.iter().map(|volume| volume.name.as_str());
+        for (index, path) in runtime.monitors(names).iter().enumerate() {
             self.pair("-chardev", format!("socket,id=qmp{index},path={},server=on,wait=off", escape(path)));
             self.pair("-mon", format!("chardev=qmp{index},mode=control"));
         }

@@ -17,15 +17,15 @@ pub mod tap;
 use super::{
     Begin, Doing, Ended, Place, Preflight, Presence, StartOrder, StopOrder, VolumeAt, Workload, WorkloadError,
 };
+use crate::command::daemon::{self, Daemon};
 use crate::command::{CommandError, Invocation, Program};
-use process::QemuProcess;
 use qapi::qmp as orders;
 use qmp::{Qmp, QmpError};
 use runtime::QemuRuntime;
 use spec::QemuSpec;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The program that runs guests, from Debian's package `qemu-system-x86`.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -56,7 +56,7 @@ impl Qemu {
         &self.runtime
     }
 
-    async fn find(&self) -> Result<Vec<QemuProcess>, String> {
+    async fn find(&self) -> Result<Vec<Daemon>, String> {
         let (runtime, cgroup) = (self.runtime.clone(), self.place.cgroup.clone());
         let looked = tokio::task::spawn_blocking(move || process::find(&runtime, &cgroup)).await;
         looked.unwrap_or_else(|error| Err(format!("look for processes: {error}")))
@@ -109,8 +109,11 @@ impl Qemu {
         match self.find().await {
             Ok(found) => match found.as_slice() {
                 [] => Ok(false),
-                [one] if (one.epoch, one.host_epoch) == (order.epoch, order.host_epoch) => Ok(true),
-                [one, ..] => Err(WorkloadError::Occupied { epoch: one.epoch }),
+                [one, ..] => match process::grant_of(one) {
+                    Ok(grant) if grant == (order.epoch, order.host_epoch) => Ok(true),
+                    Ok((epoch, _)) => Err(WorkloadError::Occupied { epoch }),
+                    Err(because) => Err(WorkloadError::Unknown { because }),
+                },
             },
             Err(because) => Err(WorkloadError::Unknown { because }),
         }
@@ -122,10 +125,7 @@ impl Qemu {
         }
         let (qemu, _, found) = self.check(&order.volumes).await?;
         let line = args::command_line(&self.spec, &self.place, order, &found)?;
-        for stale in self.runtime.monitors().iter().chain([&self.runtime.pid_file()]) {
-            // Not there is fine; anything else QEMU itself will name.
-            let _ = fs::remove_file(stale);
-        }
+        self.tidy_up();
         let run = Invocation::new(&qemu, order.limit).args(line).cgroup(&self.place.cgroup).run().await;
         let begun = match run {
             Ok(outcome) if outcome.is_success() => self.bring_up(order).await,
@@ -180,39 +180,21 @@ impl Qemu {
     }
 
     async fn kill_it(&self, limit: Duration) -> Result<Ended, WorkloadError> {
-        let until = Instant::now() + limit;
-        let mut ended = Ended::WasAbsent;
-        loop {
-            let found = self.find().await;
-            match &found {
-                Ok(none) if none.is_empty() => {
-                    self.tidy_up();
-                    return Ok(ended);
-                }
-                Ok(_) | Err(_) if Instant::now() >= until => {
-                    let because = found.err().unwrap_or_else(|| "it was killed and is still there".into());
-                    return Err(WorkloadError::Unknown { because });
-                }
-                Ok(some) => {
-                    ended = Ended::Killed;
-                    for guest in some {
-                        guest.kill();
-                    }
-                    for guest in some {
-                        guest.is_gone_within(until.saturating_duration_since(Instant::now())).await;
-                    }
-                }
-                // Something is on its way out (or in): look again.
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
+        let was_there = daemon::end_all(limit, || process::find(&self.runtime, &self.place.cgroup)).await;
+        let was_there = was_there.map_err(|because| WorkloadError::Unknown { because })?;
+        self.tidy_up();
+        Ok(if was_there { Ended::Killed } else { Ended::WasAbsent })
     }
 
+    /// Removes sockets and process id file of a guest that is gone. What can't be removed does no harm: a start has QEMU
+    /// name it, and no observation rests on these files.
     fn tidy_up(&self) {
-        for file in self.runtime.monitors().iter().chain([&self.runtime.pid_file()]) {
-            // Left-overs do no harm: a start removes them too, and no observation rests on them.
-            let _ = fs::remove_file(file);
+        for entry in fs::read_dir(self.runtime.folder()).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "qmp") {
+                let _ = fs::remove_file(entry.path());
+            }
         }
+        let _ = fs::remove_file(self.runtime.pid_file());
     }
 
     async fn observe_it(&self) -> Presence {
@@ -225,13 +207,17 @@ impl Qemu {
             [guest] => guest,
             many => return Presence::Unknown { because: format!("{} QEMU processes of this group", many.len()) },
         };
+        let (epoch, host_epoch) = match process::grant_of(guest) {
+            Ok(grant) => grant,
+            Err(because) => return Presence::Unknown { because },
+        };
         let begin = match self.status().await {
             Ok(true) => Begin::Running,
             Ok(false) => Begin::Paused,
             // It exists; not knowing whether it executes, it counts as executing.
             Err(_) => Begin::Running,
         };
-        Presence::Running { epoch: guest.epoch, host_epoch: guest.host_epoch, begin }
+        Presence::Running { epoch, host_epoch, begin }
     }
 
     async fn status(&self) -> Result<bool, QmpError> {

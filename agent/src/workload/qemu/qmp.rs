@@ -128,6 +128,11 @@ impl Qmp {
         Ok(qmp)
     }
 
+    /// False once the connection has ended.
+    pub fn is_open(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).answers.is_some()
+    }
+
     /// The events from now on.
     pub fn events(&self) -> broadcast::Receiver<QmpEvent> {
         self.events.subscribe()

@@ -34,9 +34,9 @@ impl QemuRuntime {
         self.folder.join("control.qmp")
     }
 
-    /// The monitor of the replication driver.
-    pub fn data(&self) -> PathBuf {
-        self.folder.join("data.qmp")
+    /// The monitor of a volume's replication driver.
+    pub fn data(&self, volume: &str) -> PathBuf {
+        self.folder.join(format!("data-{volume}.qmp"))
     }
 
     /// The monitor left free for people and for `doctor`.
@@ -44,8 +44,9 @@ impl QemuRuntime {
         self.folder.join("spare.qmp")
     }
 
-    /// All monitor sockets.
-    pub fn monitors(&self) -> [PathBuf; 3] {
-        [self.control(), self.data(), self.spare()]
+    /// All monitor sockets of a guest with these volumes.
+    pub fn monitors<'a>(&self, volumes: impl IntoIterator<Item = &'a str>) -> Vec<PathBuf> {
+        let data = volumes.into_iter().map(|volume| self.data(volume));
+        [self.control(), self.spare()].into_iter().chain(data).collect()
     }
 }

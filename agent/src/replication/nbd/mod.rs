@@ -1,0 +1,213 @@
+//! Kind `nbd`, the embedded default: the guest's own QEMU mirrors the volume to an NBD export of the standby.
+//!
+//! The source's QEMU runs a write-blocking mirror job; the standby's copy is served by `qemu-storage-daemon`, over
+//! QEMU's own TLS with our certificates in both directions. Three facts of QEMU 7.2 shape everything here:
+//! - the job acknowledges writes once its target *fails*, so a lost connection must not fail: the client reconnects for
+//!   ever and requests wait ([`source`]);
+//! - it doesn't pass the guest's flush on, so the export flushes each write before it answers ([`standby`]);
+//! - `yank` reaches a QEMU whose requests hang, and is what releases them.
+//!
+//! What remains: a standby that *answers* a write with an error (its disk fails) ends the job, and writes answered from
+//! then until `Detached` is committed are on the source only. The source reports it at once.
+
+pub mod job;
+pub mod source;
+pub mod standby;
+pub mod tls;
+
+use super::record::{Record, RecordFile, Role};
+use super::{
+    AcceptedLoss, ExportOrder, MirrorOrder, MirrorState, Mode, PromoteOrder, RecordError, Replication, ReplicationError,
+};
+use crate::pki::files::IdentityFiles;
+use crate::workload::{Doing, Place, VolumeAt};
+use quorum::id::{Epoch, Generation, GroupName};
+use serde::{Deserialize, Serialize};
+use source::Source;
+use standby::Standby;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the cluster spec says about a volume replicated by this kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NbdSpec {
+    /// When writes are answered.
+    pub mode: Mode,
+    /// The port on which a standby's export listens. Each volume has its own.
+    pub port: u16,
+    /// Where the volume is found; `{group}`, `{volume}` and `{host}` are filled in.
+    pub path: String,
+    /// Most bytes of diverged data that are kept before a resync overwrites them.
+    #[serde(default = "ten_gib")]
+    pub kept_bytes_max: u64,
+}
+
+fn ten_gib() -> u64 {
+    10 << 30
+}
+
+/// One copy of one volume on this host.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// The group, this host, its cgroup and runtime folder.
+    pub place: Place,
+    /// The volume.
+    pub volume: VolumeAt,
+    /// Where its record lies; usually [`RecordFile::beside`] the volume.
+    pub record: PathBuf,
+    /// This host's certificate, key, roots and revocation lists.
+    pub identity: IdentityFiles,
+}
+
+/// The driver.
+pub struct Nbd {
+    copy: Copy,
+    record: RecordFile,
+    source: Source,
+    standby: Standby,
+}
+
+/// The name under which a volume is exported under one epoch. A client asks for exactly one name: an older source asks
+/// for a name that isn't served.
+pub fn export_name(group: &GroupName, volume: &str, epoch: Epoch) -> String {
+    format!("{group}.{volume}.e{}", epoch.0)
+}
+
+impl Nbd {
+    /// A driver for this copy.
+    pub fn new(copy: Copy) -> Self {
+        let record = RecordFile::new(copy.record.clone(), &copy.place.group, &copy.volume.name);
+        Self { source: Source::new(&copy), standby: Standby::new(&copy), record, copy }
+    }
+
+    /// The copy that it serves.
+    pub fn copy(&self) -> &Copy {
+        &self.copy
+    }
+
+    fn blank(&self, role: Role) -> Record {
+        Record::new(&self.copy.place.group, &self.copy.volume.name, role)
+    }
+
+    /// The source's record under this very epoch.
+    fn own_reign(&self, epoch: Epoch) -> Result<Record, ReplicationError> {
+        match self.record.read()? {
+            Some(record) if record.role == Role::Source && record.epoch == epoch => Ok(record),
+            other => Err(refused(format!("this copy isn't the source under epoch {epoch}: {other:?}"))),
+        }
+    }
+
+    /// What the record must say before a source may write here, and the record for the time after.
+    fn before_export(&self, order: &ExportOrder) -> Result<Option<Record>, ReplicationError> {
+        use super::ExportBegin::{Afresh, Continue};
+        let there = self.record.read()?;
+        if let Some(there) = &there {
+            let is_own_reign = there.role == Role::Source && there.epoch == order.epoch;
+            if there.epoch > order.epoch || is_own_reign {
+                return Err(refused(format!("an export for epoch {}, but this copy is {there:?}", order.epoch)));
+            }
+        }
+        match (order.begin, there) {
+            (Continue, Some(there)) if there.role == Role::Standby && there.epoch == order.epoch => Ok(None),
+            (Continue, there) => Err(refused(format!("continue at epoch {}, but this copy is {there:?}", order.epoch))),
+            (Afresh, None) => Ok(Some(self.blank(Role::Syncing).at(Generation(0), order.epoch))),
+            (Afresh, Some(there)) => {
+                let was_source = there.was_source || there.role == Role::Source;
+                Ok(Some(self.blank(Role::Syncing).at(there.generation, order.epoch).that_was_source(was_source)))
+            }
+        }
+    }
+
+    async fn open_it(&self, order: &ExportOrder) -> Result<(), ReplicationError> {
+        // A source of an older epoch is cut off even if this one is refused.
+        self.standby.close_all_but(order.epoch).await?;
+        if let Some(record) = self.before_export(order)? {
+            self.record.write(&record)?;
+        }
+        self.standby.open(order).await
+    }
+
+    async fn promote_it(&self, order: &PromoteOrder) -> Result<(), ReplicationError> {
+        self.standby.close(standby::CLOSE_LIMIT).await?;
+        let there = self.record.read()?.ok_or_else(|| refused("this copy was never used".into()))?;
+        if there.epoch > order.epoch {
+            return Err(refused(format!("epoch {} is over: this copy is {there:?}", order.epoch)));
+        }
+        let is_whole = there.role != Role::Syncing;
+        let is_latest = there.generation == order.generation && there.epoch >= order.not_before;
+        let is_accepted = match order.accepted {
+            AcceptedLoss::Nothing => is_whole && is_latest,
+            AcceptedLoss::OlderGeneration => is_whole && there.generation <= order.generation,
+            AcceptedLoss::Mixture => there.generation <= order.generation,
+        };
+        if !is_accepted {
+            let PromoteOrder { generation, not_before, .. } = order;
+            let wanted = format!("generation {generation}, not before epoch {not_before}");
+            return Err(refused(format!("wanted is {wanted}, but this copy is {there:?}")));
+        }
+        let record = self.blank(Role::Source).at(order.generation, order.epoch);
+        Ok(self.record.write(&record)?)
+    }
+}
+
+fn refused(because: String) -> ReplicationError {
+    ReplicationError::Refused { because }
+}
+
+impl Replication for Nbd {
+    fn record(&self) -> Result<Option<Record>, RecordError> {
+        self.record.read()
+    }
+
+    fn adopt(&self, epoch: Epoch, generation: Generation) -> Result<(), ReplicationError> {
+        let record = self.blank(Role::Source).at(generation, epoch);
+        match self.record.read()? {
+            None => Ok(self.record.write(&record)?),
+            Some(there) if there == record => Ok(()),
+            Some(there) => Err(refused(format!("this copy has a history: {there:?}"))),
+        }
+    }
+
+    fn open_export<'a>(&'a self, order: &'a ExportOrder) -> Doing<'a, Result<(), ReplicationError>> {
+        Box::pin(self.open_it(order))
+    }
+
+    fn mark_standby(&self, epoch: Epoch, generation: Generation) -> Result<(), ReplicationError> {
+        match self.record.read()? {
+            Some(there) if there.role != Role::Source && there.epoch == epoch => {
+                let record = self.blank(Role::Standby).at(generation, epoch);
+                Ok(self.record.write(&record)?)
+            }
+            other => Err(refused(format!("this copy isn't being made equal under epoch {epoch}: {other:?}"))),
+        }
+    }
+
+    fn close_export(&self, limit: Duration) -> Doing<'_, Result<(), ReplicationError>> {
+        Box::pin(self.standby.close(limit))
+    }
+
+    fn promote<'a>(&'a self, order: &'a PromoteOrder) -> Doing<'a, Result<(), ReplicationError>> {
+        Box::pin(self.promote_it(order))
+    }
+
+    fn advance(&self, epoch: Epoch, generation: Generation) -> Result<(), ReplicationError> {
+        let record = self.own_reign(epoch)?.at(generation, epoch);
+        Ok(self.record.write(&record)?)
+    }
+
+    fn start_mirror<'a>(&'a self, order: &'a MirrorOrder) -> Doing<'a, Result<(), ReplicationError>> {
+        Box::pin(async {
+            self.own_reign(order.epoch)?;
+            self.source.start(order).await
+        })
+    }
+
+    fn mirror_state(&self, stall: Duration) -> Doing<'_, Result<MirrorState, ReplicationError>> {
+        Box::pin(self.source.state(stall))
+    }
+
+    fn release_writes(&self) -> Doing<'_, Result<(), ReplicationError>> {
+        Box::pin(self.source.release())
+    }
+}

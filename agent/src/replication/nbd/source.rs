@@ -1,0 +1,244 @@
+//! The source's end: a mirror job inside the guest's QEMU.
+//!
+//! Under `Mode::Sync` the job copies every write to the standby before the guest's write is answered. Its NBD client
+//! reconnects for ever ([`RECONNECT_SECONDS`]), so that a lost standby makes writes wait and not fail: a failed request
+//! would let QEMU answer writes that only this side has. Only `release` ends the waiting, or the death of the guest.
+//!
+//! The connection to the monitor is kept open: `yank` must get through while QEMU's main loop waits, and a monitor can't
+//! be negotiated with then. The state is QEMU's alone: a new driver finds the job by its name.
+
+use super::job::{Job, Tracker};
+use super::tls::{PRIORITY, lay_out};
+use super::{Copy, export_name};
+use crate::replication::{MirrorBegin, MirrorOrder, MirrorState, Mode, ReplicationError};
+use crate::workload::Doing;
+use crate::workload::qemu::args::volume_node;
+use crate::workload::qemu::qmp::{Qmp, QmpError};
+use crate::workload::qemu::runtime::QemuRuntime;
+use qapi::qmp as orders;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+
+/// How long the client goes on reconnecting: ten years, which stands for "until we say so". It is far beyond L_v, as the
+/// protocol asks; a finite one near L_v would release writes by itself while `Detached` is still being committed.
+const RECONNECT_SECONDS: u32 = 10 * 365 * 24 * 3600;
+
+/// How long QEMU may take to connect when a mirror is started. Its main loop, and with it the guest, waits that long if
+/// the standby goes silent between our own look at it and QEMU's.
+const OPEN_SECONDS: u32 = 3;
+
+/// How long our own look at the standby may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a monitor may take to answer.
+const MONITOR_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long an ordered end of the job may take. It takes milliseconds.
+const RELEASE_LIMIT: Duration = Duration::from_secs(20);
+
+pub(super) struct Source {
+    copy: Copy,
+    monitor: PathBuf,
+    tls: PathBuf,
+    connection: Mutex<Option<Arc<Qmp>>>,
+    tracker: std::sync::Mutex<Tracker>,
+}
+
+impl Source {
+    pub(super) fn new(copy: &Copy) -> Self {
+        let volume = &copy.volume.name;
+        Self {
+            monitor: QemuRuntime::new(&copy.place.runtime).data(volume),
+            tls: copy.place.runtime.join(format!("tls-mirror-{volume}")),
+            connection: Mutex::new(None),
+            tracker: std::sync::Mutex::default(),
+            copy: copy.clone(),
+        }
+    }
+
+    fn peer_node(&self) -> String {
+        format!("peer-{}", self.copy.volume.name)
+    }
+
+    fn tls_object(&self) -> String {
+        format!("tls-{}", self.copy.volume.name)
+    }
+
+    fn job_prefix(&self) -> String {
+        format!("mirror.{}.", self.copy.volume.name)
+    }
+
+    /// The job's name says what was ordered, so that a new driver can tell its order from another.
+    fn job_id(&self, order: &MirrorOrder) -> String {
+        let word = match order.mode {
+            Mode::Sync => "sync",
+            Mode::Async => "async",
+        };
+        let address = order.target.to_string().replace([':', '[', ']', '%'], "-");
+        format!("{}e{}.{word}.{}.{address}", self.job_prefix(), order.epoch.0, order.to)
+    }
+
+    /// The open connection to QEMU, or a new one.
+    pub(super) async fn monitor(&self) -> Result<Arc<Qmp>, QmpError> {
+        let mut connection = self.connection.lock().await;
+        if let Some(open) = connection.as_ref().filter(|open| open.is_open()) {
+            return Ok(Arc::clone(open));
+        }
+        let fresh = Arc::new(Qmp::connect(&self.monitor, MONITOR_LIMIT).await?);
+        *connection = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+
+    async fn job(&self, monitor: &Qmp) -> Result<Option<Job>, QmpError> {
+        let jobs: Vec<Job> = monitor.query("query-jobs", json!({})).await?;
+        let prefix = self.job_prefix();
+        Ok(jobs.into_iter().find(|job| job.id.starts_with(&prefix)))
+    }
+
+    pub(super) async fn start(&self, order: &MirrorOrder) -> Result<(), ReplicationError> {
+        let monitor = self.monitor().await.map_err(unknown)?;
+        let id = self.job_id(order);
+        match self.job(&monitor).await.map_err(unknown)? {
+            Some(job) if job.is_over() => {}
+            Some(job) if job.id == id => return Ok(()),
+            Some(job) => return Err(super::refused(format!("another mirror is in force: {}", job.id))),
+            None => {}
+        }
+        // What an interrupted start or an ended job left behind.
+        self.clear(&monitor).await?;
+        look_at(order.target).await?;
+        lay_out(&self.tls, &self.copy.identity).map_err(|because| ReplicationError::Failed { because })?;
+        let begun = self.begin(&monitor, order, &id).await;
+        if let Err(error) = begun {
+            self.clear(&monitor).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn begin(&self, monitor: &Qmp, order: &MirrorOrder, id: &str) -> Result<(), ReplicationError> {
+        let creds = json!({ "qom-type": "tls-creds-x509", "id": self.tls_object(), "endpoint": "client",
+            "dir": self.tls, "verify-peer": true, "priority": PRIORITY });
+        monitor.call("object-add", creds).await.map_err(failed)?;
+        let (group, volume) = (&self.copy.place.group, &self.copy.volume.name);
+        let peer = json!({ "driver": "nbd", "node-name": self.peer_node(),
+            "server": { "type": "inet", "host": order.target.ip().to_string(), "port": order.target.port().to_string() },
+            "export": export_name(group, volume, order.epoch), "tls-creds": self.tls_object(),
+            "tls-hostname": order.to, "reconnect-delay": RECONNECT_SECONDS, "open-timeout": OPEN_SECONDS });
+        monitor.call("blockdev-add", peer).await.map_err(|error| match error.is_refusal() {
+            true => ReplicationError::Unreachable { because: text(&error) },
+            false => unknown(error),
+        })?;
+        let sync = match order.begin {
+            MirrorBegin::Whole => "full",
+            MirrorBegin::Identical => "none",
+        };
+        let copy_mode = match order.mode {
+            Mode::Sync => "write-blocking",
+            Mode::Async => "background",
+        };
+        // An error that isn't a lost connection ends the job and is kept until it is dismissed: `ignore` would go on with
+        // copies that differ, and an automatic end would be forgotten.
+        let job = json!({ "job-id": id, "device": volume_node(volume), "target": self.peer_node(), "sync": sync,
+            "copy-mode": copy_mode, "on-target-error": "report", "auto-dismiss": false });
+        monitor.call("blockdev-mirror", job).await.map(drop).map_err(failed)
+    }
+
+    pub(super) fn state(&self, stall: Duration) -> Doing<'_, Result<MirrorState, ReplicationError>> {
+        Box::pin(async move {
+            let monitor = self.monitor().await.map_err(unknown)?;
+            let job = self.job(&monitor).await.map_err(unknown)?;
+            let mut tracker = self.tracker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Ok(tracker.look(job.as_ref(), Instant::now(), stall))
+        })
+    }
+
+    pub(super) async fn release(&self) -> Result<(), ReplicationError> {
+        let monitor = self.monitor().await.map_err(unknown)?;
+        self.clear(&monitor).await
+    }
+
+    /// Ends the job, whatever it waits for, and removes what belongs to it.
+    async fn clear(&self, monitor: &Qmp) -> Result<(), ReplicationError> {
+        let until = Instant::now() + RELEASE_LIMIT;
+        while let Some(job) = self.job(monitor).await.map_err(unknown)? {
+            if job.is_over() {
+                allow_refusal(monitor.execute(orders::job_dismiss { id: job.id }).await.map(drop))?;
+                continue;
+            }
+            // First the connection, so that waiting requests fail at once and the cancel has nothing to wait for.
+            let node = orders::YankInstance::block_node(orders::YankInstanceBlockNode { node_name: self.peer_node() });
+            allow_refusal(monitor.execute_at_once(orders::yank { instances: vec![node] }).await.map(drop))?;
+            let cancel = orders::block_job_cancel { device: job.id, force: Some(true) };
+            allow_refusal(monitor.execute(cancel).await.map(drop))?;
+            pause_until(until, "the mirror job hasn't ended").await?;
+        }
+        loop {
+            let gone = monitor.call("blockdev-del", json!({ "node-name": self.peer_node() })).await;
+            match gone {
+                Ok(_) => break,
+                // The job's end may still hold it for a moment.
+                Err(QmpError::Refused { text, .. }) if text.contains("in use") => {
+                    pause_until(until, "the mirror's node is still in use").await?;
+                }
+                Err(error) if error.is_refusal() => break,
+                Err(error) => return Err(unknown(error)),
+            }
+        }
+        allow_refusal(monitor.call("object-del", json!({ "id": self.tls_object() })).await.map(drop))
+    }
+}
+
+/// What isn't there needs no removing.
+fn allow_refusal(done: Result<(), QmpError>) -> Result<(), ReplicationError> {
+    match done {
+        Err(error) if !error.is_refusal() => Err(unknown(error)),
+        _ => Ok(()),
+    }
+}
+
+async fn pause_until(until: Instant, because: &str) -> Result<(), ReplicationError> {
+    if Instant::now() >= until {
+        return Err(ReplicationError::Unknown { because: because.into() });
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    Ok(())
+}
+
+/// Looks whether an NBD server answers, so that QEMU's own attempt, for which the guest waits, is all but sure to succeed.
+async fn look_at(target: SocketAddr) -> Result<(), ReplicationError> {
+    let unreachable = |because: String| ReplicationError::Unreachable { because: format!("{target}: {because}") };
+    let look = async {
+        let mut greeting = [0; 16];
+        TcpStream::connect(target).await?.read_exact(&mut greeting).await?;
+        Ok::<_, std::io::Error>(greeting)
+    };
+    match tokio::time::timeout(LOOK_LIMIT, look).await {
+        Ok(Ok(greeting)) if greeting.starts_with(b"NBDMAGIC") => Ok(()),
+        Ok(Ok(_)) => Err(unreachable("that is no NBD server".into())),
+        Ok(Err(error)) => Err(unreachable(error.to_string())),
+        Err(_) => Err(unreachable(format!("no greeting within {LOOK_LIMIT:?}"))),
+    }
+}
+
+fn text(error: &QmpError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn unknown(error: QmpError) -> ReplicationError {
+    ReplicationError::Unknown { because: text(&error) }
+}
+
+/// QEMU's own refusal leaves things as they were; anything else is open.
+fn failed(error: QmpError) -> ReplicationError {
+    if error.is_refusal() { ReplicationError::Failed { because: text(&error) } } else { unknown(error) }
+}
