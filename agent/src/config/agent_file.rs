@@ -54,6 +54,9 @@ pub struct KeeperConfig {
     pub dir: PathBuf,
     /// The protected slice: a cgroup v2 directory.
     pub slice: PathBuf,
+    /// How many fire tests of this host's watchdog succeeded when it was commissioned (`antipode keeper
+    /// --fire-test`). With none its lease proves nothing.
+    pub fire_tests: u32,
 }
 
 /// This host's vote.
@@ -112,7 +115,8 @@ impl AgentConfig {
         }
         let keeper = root.table("keeper", |keeper| {
             let (dir, slice) = (keeper.required_path("dir"), keeper.required_path("slice"));
-            Some(KeeperConfig { dir: dir?, slice: slice? })
+            let fire_tests = keeper.number("fire_tests").unwrap_or(0);
+            Some(KeeperConfig { dir: dir?, slice: slice?, fire_tests: u32::try_from(fire_tests).unwrap_or(u32::MAX) })
         });
         let voter = root.table("voter", |voter| {
             let id = voter.number("id").filter(|id| *id > 0);

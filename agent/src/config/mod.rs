@@ -7,12 +7,14 @@
 //! Not here: the relations between time spans (`quorum::timing`), what the ledger may accept (`quorum::ledger`).
 
 mod agent_file;
+mod convert;
 mod group;
 mod nearest;
 mod reader;
 mod spec_file;
 
 pub use agent_file::{AgentConfig, KeeperConfig, PeerConfig, TlsFiles, VoterConfig};
+pub use convert::{ledger_spec, timing_of};
 pub use group::{Address, Failback, FailbackPolicy, GroupConfig, Place, Probe, Tier, VolumeConfig};
 pub use reader::{Problem, Problems, Reader};
 pub use spec_file::{ClusterConfig, ClusterSpec, DeclarePolicy, HostConfig, SiteConfig};

@@ -28,6 +28,11 @@ impl Ledger {
         Self { membership, ..Self::default() }
     }
 
+    /// Where the last applied entry is.
+    pub fn position(&self) -> super::Position {
+        self.position
+    }
+
     /// The index of the last applied entry.
     pub fn applied(&self) -> LogIndex {
         self.position.index

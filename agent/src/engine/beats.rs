@@ -1,0 +1,172 @@
+//! Beats out and in, and what they carry along: lease requests, answers, suspicions.
+
+use super::core::{Engine, LastBeat};
+use super::effect::Effect;
+use crate::detector::{Heard, Judgement};
+use crate::event::Event;
+use crate::heartbeat::{
+    Beat, DATAGRAM_BYTES_MAX, Datagram, Echo, GroupLag, Hello, KeeperState, SUSPECTS_MAX, Suspicions,
+};
+use quorum::id::{HostName, VoterId};
+use quorum::lease::LeaseRequest;
+use quorum::ledger::Class;
+use quorum::moment::Moment;
+use std::collections::BTreeMap;
+
+/// What every beat of this step says alike.
+const PADDING_BYTES: usize = DATAGRAM_BYTES_MAX * 2 / 3;
+
+impl Engine {
+    /// Sends a beat to everybody who listens, if one is due.
+    pub(super) fn beat(&mut self) {
+        let Some(due) = self.schedule.poll(self.now.moment) else { return };
+        self.health.woke_late(self.now.moment, due.late);
+        let mut requests = self.lease_requests();
+        let listeners = self.listeners();
+        let template = self.compose(due.seq, due.padded);
+        for to in listeners {
+            let lease = requests.remove(&to);
+            let beat = Beat { lease, ..template.clone() };
+            self.effects.push(Effect::Datagram { to, datagram: Box::new(Datagram::Beat(Box::new(beat))) });
+        }
+        // This host may be a voter itself: it asks itself without a network.
+        if let Some(request) = requests.remove(&self.me.host.clone()) {
+            self.answer_lease(self.me.host.clone(), &request);
+        }
+    }
+
+    /// Every host speaks to the voters; a voter also speaks to every host, so that they hear the quorum.
+    fn listeners(&self) -> Vec<HostName> {
+        let roster = self.roster();
+        if self.voting.is_some() {
+            return roster.into_keys().collect();
+        }
+        let voters = self.voter_hosts();
+        let is_voter = |host: &HostName| voters.values().any(|voter| voter == host);
+        let known: Vec<HostName> = roster.keys().filter(|host| is_voter(host)).cloned().collect();
+        if known.is_empty() { roster.into_keys().collect() } else { known }
+    }
+
+    /// The voters of the applied configuration and the hosts that they run on.
+    pub(super) fn voter_hosts(&self) -> BTreeMap<VoterId, HostName> {
+        self.ledger.membership().all_voters().map(|voter| (voter.id, voter.host.clone())).collect()
+    }
+
+    fn lease_requests(&mut self) -> BTreeMap<HostName, LeaseRequest> {
+        let hosts = self.voter_hosts();
+        let Some(holder) = &mut self.keeper.holder else { return BTreeMap::new() };
+        holder.set_voters(&hosts.keys().copied().collect());
+        let due = holder.requests_due(self.now.moment);
+        due.into_iter().filter_map(|(voter, request)| Some((hosts.get(&voter)?.clone(), request))).collect()
+    }
+
+    fn compose(&mut self, seq: u64, padded: bool) -> Beat {
+        Beat {
+            era: self.era(),
+            seq,
+            hello: self.hello(),
+            echoes: self.echoes(),
+            lease: None,
+            lease_left_ms: self.lease_left_ms(),
+            sickness: self.health.sickness(),
+            suspicions: self.suspicions(),
+            applied: self.ledger.position().index,
+            term: self.ledger.position().term,
+            leader: self.leader(),
+            lag: self.next_lag(),
+            padding: if padded { vec![0; PADDING_BYTES / 2] } else { Vec::new() },
+        }
+    }
+
+    /// Who this host is in this life.
+    pub(super) fn hello(&self) -> Hello {
+        let page = self.keeper.page.as_ref();
+        Hello {
+            boot: self.me.boot,
+            agent: self.me.agent,
+            keeper: page.map(|page| page.instance),
+            hardware: self.me.hardware,
+            class: page.map_or(Class::D, |page| page.class),
+            lab: page.is_some_and(|page| page.lab),
+            host_epoch: self.keeper.holder.as_ref().map(|holder| holder.claim().host_epoch),
+            keeper_state: page.map_or(KeeperState::Absent, |page| page.state),
+            watchdog: page.and_then(|page| page.watchdog.clone()),
+        }
+    }
+
+    fn echoes(&self) -> Vec<Echo> {
+        let echo = |voter: &HostName| {
+            let (seq, at) = self.detector.last_heard(voter)?;
+            let age_ms = u32::try_from(self.now.moment.held_since(at).as_millis()).unwrap_or(u32::MAX);
+            Some(Echo { voter: voter.clone(), seq, age_ms })
+        };
+        self.voter_hosts().values().filter_map(echo).collect()
+    }
+
+    fn suspicions(&self) -> Suspicions {
+        if self.voting.is_none() {
+            return Suspicions::default();
+        }
+        let (mut sites, mut hosts) = self.detector.suspects();
+        sites.truncate(SUSPECTS_MAX);
+        hosts.truncate(SUSPECTS_MAX);
+        Suspicions { abstains: self.health.abstains(), sites, hosts }
+    }
+
+    fn next_lag(&mut self) -> Option<GroupLag> {
+        self.local.next_lag()
+    }
+
+    pub(super) fn lease_left_ms(&self) -> u32 {
+        let left = self.keeper.holder.as_ref().map(|holder| holder.left(self.now.moment)).unwrap_or_default();
+        u32::try_from(left.as_millis()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn on_datagram(&mut self, from: HostName, path: u8, datagram: Datagram, received: Moment) {
+        match datagram {
+            Datagram::Beat(beat) => self.on_beat(from, path, *beat, received),
+            Datagram::Lease(answer) => {
+                let voter = self.voter_hosts().into_iter().find(|(_, host)| *host == from).map(|(voter, _)| voter);
+                if let Some(voter) = voter {
+                    self.on_lease_answer(voter, &answer);
+                }
+            }
+        }
+    }
+
+    fn on_beat(&mut self, from: HostName, path: u8, beat: Beat, received: Moment) {
+        if beat.era < self.ledger.era() {
+            let because = format!("a beat of era {}, this is era {}", beat.era, self.ledger.era());
+            self.event(Event::Dropped { from, because });
+            return;
+        }
+        let heard = Heard { path, agent: beat.hello.agent, seq: beat.seq, at: received };
+        let is_news = self.detector.heard(&from, heard);
+        // A request may come on the slower path only; the nonce makes a duplicate harmless.
+        if let Some(request) = &beat.lease {
+            self.answer_lease(from.clone(), request);
+        }
+        let is_stranger = !self.roster().contains_key(&from);
+        if is_stranger || !is_news {
+            return;
+        }
+        self.heard.insert(from, LastBeat { beat, at: received });
+    }
+
+    /// Turns silence into judgements.
+    pub(super) fn judge_peers(&mut self) {
+        for change in self.detector.judge(self.now.moment, &self.health) {
+            match change.judgement {
+                Judgement::Suspect { .. } => {
+                    self.event(Event::Suspect { peer: change.peer.clone(), because: change.because });
+                    let site = self.roster().get(&change.peer).cloned();
+                    if let Some(site) = site.filter(|site| self.detector.suspects().0.contains(site)) {
+                        self.event(Event::SiteSuspect { site });
+                    }
+                }
+                Judgement::Trusted => self.event(Event::Trusted { peer: change.peer }),
+                Judgement::Awaited => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The engine's state and its one entry point.
+
+use super::effect::Effect;
+use super::input::{FencedOutcome, Input, KeeperPage};
+use super::keeper::KeeperSide;
+use super::leader::Leading;
+use super::local::Local;
+use super::log::Following;
+use super::operator::Waiting;
+use super::proposals::Proposals;
+use super::voter::Voting;
+use crate::config::ClusterSpec;
+use crate::detector::{Detector, Health, Params};
+use crate::event::Event;
+use crate::heartbeat::{Beat, Schedule};
+use quorum::id::{AgentInstance, BootId, Era, HardwareId, HostName, ProposalKey, SiteName, TaskId, VoterId};
+use quorum::ledger::{Command, Entry, FenceOutcome, Ledger};
+use quorum::moment::Moment;
+use quorum::timing::Timing;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The moment of an input, and the wall clock for people's eyes only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Both monotonic clocks.
+    pub moment: Moment,
+    /// Milliseconds since 1970. Written into the log for people; never compared.
+    pub wall_ms: u64,
+}
+
+/// Who this agent is in this life.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The host.
+    pub host: HostName,
+    /// Its site.
+    pub site: SiteName,
+    /// The kernel's boot id.
+    pub boot: BootId,
+    /// The machine.
+    pub hardware: HardwareId,
+    /// Drawn by the driver when this process began.
+    pub agent: AgentInstance,
+    /// Its id in Raft, if it votes.
+    pub voter: Option<VoterId>,
+}
+
+/// What an engine is made from.
+pub struct Setup {
+    /// Who it is.
+    pub identity: Identity,
+    /// Peers known before the cluster spec says more.
+    pub peers: BTreeMap<HostName, SiteName>,
+    /// Time spans until the ledger has some.
+    pub timing: Timing,
+    /// The voter's side, if it votes: a replica loaded from its storage, with what it had applied.
+    pub voting: Option<(quorum::replica::Replica, Ledger)>,
+}
+
+/// What was last heard from a peer.
+#[derive(Clone, Debug)]
+pub(super) struct LastBeat {
+    pub(super) beat: Beat,
+    pub(super) at: Moment,
+}
+
+/// One agent.
+pub struct Engine {
+    pub(super) me: Identity,
+    pub(super) now: Now,
+    pub(super) started: Moment,
+    pub(super) effects: Vec<Effect>,
+    pub(super) ledger: Ledger,
+    pub(super) spec: Option<Arc<ClusterSpec>>,
+    pub(super) timing: Timing,
+    pub(super) seeds: BTreeMap<HostName, SiteName>,
+    pub(super) schedule: Schedule,
+    pub(super) detector: Detector,
+    pub(super) health: Health,
+    pub(super) heard: BTreeMap<HostName, LastBeat>,
+    pub(super) keeper: KeeperSide,
+    pub(super) voting: Option<Voting>,
+    pub(super) following: Following,
+    pub(super) proposals: Proposals,
+    pub(super) waiting: BTreeMap<ProposalKey, Waiting>,
+    pub(super) local: Local,
+    pub(super) leading: Option<Leading>,
+    pub(super) links: BTreeMap<HostName, bool>,
+}
+
+impl Engine {
+    /// An agent that just began. Its first step should be a `Wake`.
+    pub fn new(now: Now, setup: Setup) -> Self {
+        let timing = setup.timing;
+        let agent = setup.identity.agent;
+        let again = timing.rtt_max * 4 + Duration::from_millis(100);
+        let (voting, ledger) = match setup.voting {
+            Some((replica, ledger)) => {
+                let id = setup.identity.voter.expect("a voter has an id");
+                (Some(Voting::new(id, replica, now.moment)), ledger)
+            }
+            None => (None, Ledger::default()),
+        };
+        let mut engine = Self {
+            now,
+            started: now.moment,
+            effects: vec![Effect::Event(Event::AgentStarted { instance: agent })],
+            spec: None,
+            schedule: Schedule::new(timing.beat),
+            detector: Detector::new(detector_params(&timing)),
+            health: Health::new(timing.beat),
+            heard: BTreeMap::new(),
+            keeper: KeeperSide::default(),
+            voting,
+            following: Following::default(),
+            proposals: Proposals::new(agent, again),
+            waiting: BTreeMap::new(),
+            local: Local::new(agent),
+            leading: None,
+            links: BTreeMap::new(),
+            seeds: setup.peers,
+            me: setup.identity,
+            ledger,
+            timing,
+        };
+        engine.take_spec();
+        engine.take_roster();
+        engine
+    }
+
+    /// Takes one input and returns what is to be done, in order.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        self.now = now;
+        self.take(input);
+        self.settle();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// dispatcher: one arm an input, each a call into the file that owns it.
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Wake => {}
+            Input::Datagram { from, path, datagram, received } => self.on_datagram(from, path, *datagram, received),
+            Input::Message { from, message } => self.on_message(from, *message),
+            Input::Link { peer, up } => self.on_link(peer, up),
+            Input::Persisted(persisted) => self.on_persisted(*persisted),
+            Input::Keeper(page) => self.on_keeper(page),
+            Input::Work { id, report } => self.on_work(id, report),
+            Input::Seen { group, sight } => self.on_sight(&group, &sight),
+            Input::Fenced { task, outcome } => self.on_fenced(task, outcome),
+            Input::Operator { ticket, by, request } => self.on_request(ticket, by, *request),
+            Input::Health(reading) => self.health.measured(self.now.moment, reading),
+        }
+    }
+
+    /// After every input: everything that follows from the state as it is now, until nothing more does.
+    fn settle(&mut self) {
+        self.beat();
+        self.judge_peers();
+        self.tick_raft();
+        self.drain_raft();
+        self.voter_duties();
+        self.lead();
+        self.keep_lease();
+        self.run_groups();
+        self.answer_late();
+        self.send_proposals();
+        self.drain_raft();
+    }
+
+    /// The latest moment at which [`Engine::step`] wants to be called again.
+    pub fn deadline(&self) -> Option<Moment> {
+        let mut moments = vec![self.schedule.deadline(), self.detector.deadline(), self.proposals.deadline()];
+        moments.push(self.keeper.deadline());
+        moments.push(self.voting.as_ref().and_then(Voting::deadline));
+        moments.push(self.local.deadline());
+        moments.push(self.leading.as_ref().and_then(Leading::deadline));
+        moments.push(self.following.deadline());
+        moments.into_iter().flatten().min()
+    }
+
+    /// The keeper's page as last read.
+    pub fn keeper_page(&self) -> Option<&KeeperPage> {
+        self.keeper.page.as_ref()
+    }
+
+    /// The replicated state as this agent has applied it.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Time spans in force here.
+    pub fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    /// Whether this agent leads the voters now.
+    pub fn is_leader(&self) -> bool {
+        self.voting.as_ref().is_some_and(Voting::is_leader)
+    }
+
+    /// What came of a fence task that this agent executes: evidence first, then the end of the work.
+    fn on_fenced(&mut self, task: TaskId, outcome: FencedOutcome) {
+        let outcome = match outcome {
+            FencedOutcome::Observed(evidence) => {
+                self.propose(Command::Evidence(evidence));
+                FenceOutcome::Proven
+            }
+            FencedOutcome::Failed { because } => FenceOutcome::Failed { because },
+        };
+        let executor = self.me.host.clone();
+        self.propose(Command::FenceTaskFinished { task, executor, outcome });
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.effects.push(Effect::Event(event));
+    }
+
+    /// The era in which this agent speaks: the first one until the log says otherwise.
+    pub(super) fn era(&self) -> Era {
+        self.ledger.era().max(Era(1))
+    }
+
+    /// Hands a command to whoever leads, until it is seen applied.
+    pub(super) fn propose(&mut self, command: Command) -> Option<ProposalKey> {
+        self.propose_until(command, None)
+    }
+
+    /// As `propose`, given up at `until`.
+    pub(super) fn propose_until(&mut self, command: Command, until: Option<Moment>) -> Option<ProposalKey> {
+        let (proposer, era, wall_ms) = (self.me.host.clone(), self.era(), self.now.wall_ms);
+        self.proposals.add_until(command, until, |key, command| Entry { key, proposer, era, wall_ms, command })
+    }
+
+    /// Everybody whom this agent may hear, by site, itself left out.
+    pub(super) fn roster(&self) -> BTreeMap<HostName, SiteName> {
+        let mut roster = match &self.spec {
+            Some(spec) => spec.hosts.values().map(|host| (host.name.clone(), host.site.clone())).collect(),
+            None => self.seeds.clone(),
+        };
+        roster.remove(&self.me.host);
+        roster
+    }
+
+    pub(super) fn take_roster(&mut self) {
+        let roster = self.roster();
+        self.detector.roster(self.now.moment, &roster);
+        self.heard.retain(|host, _| roster.contains_key(host));
+    }
+
+    /// The spec in force changed, or the agent began with one.
+    pub(super) fn take_spec(&mut self) {
+        if let Some(timing) = self.ledger.timing().cloned() {
+            self.schedule.set_every(timing.beat);
+            self.detector.tune(detector_params(&timing));
+            self.timing = timing;
+        }
+        let revision = self.ledger.spec_revision();
+        if revision.revision == 0 {
+            return;
+        }
+        match ClusterSpec::parse("the spec in force", &revision.source) {
+            Ok(spec) => {
+                let spec = Arc::new(spec);
+                self.spec = Some(Arc::clone(&spec));
+                self.effects.push(Effect::Spec(spec));
+            }
+            Err(problems) => {
+                let because = format!("read the spec in force (revision {}): {problems}", revision.revision);
+                self.event(Event::Dropped { from: self.me.host.clone(), because });
+            }
+        }
+    }
+}
+
+fn detector_params(timing: &Timing) -> Params {
+    Params { beat: timing.beat, detection: timing.detection, delay: timing.rtt_max / 2 }
+}

@@ -1,0 +1,167 @@
+//! From the voters' reports to `Lost`: builds the view for the policy and proposes what it decides.
+
+use super::core::Engine;
+use crate::detector::Judgement;
+use crate::event::Event;
+use crate::policy::{DeclareView, Declared, HostFacts, Mode, Reporter, WhyNot, declare};
+use quorum::id::{HostName, SiteName};
+use quorum::ledger::{Command, Declare, Incarnation, Lost, LostCause, LostScope, SuspectReport, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What a commit takes at worst when it was never measured: the lazy wait must not overrun the lease.
+const COMMIT_SLOW: Duration = Duration::from_millis(150);
+
+impl Engine {
+    pub(super) fn declare_lost(&mut self) {
+        let reporters = self.reporters();
+        if reporters.iter().all(|voter| voter.sites.is_empty() && voter.hosts.is_empty()) {
+            if let Some(leading) = &mut self.leading {
+                leading.told.clear();
+            }
+            return;
+        }
+        let view = self.declare_view(reporters);
+        let declaration = declare(&view);
+        for waiting in &declaration.waiting {
+            let because = match &waiting.until {
+                Ok(left) => format!("corroborated; declared in at most {} ms", left.as_millis() / 100 * 100 + 100),
+                Err(why) => explain(why),
+            };
+            self.tell_once(&waiting.host, because);
+        }
+        for declared in declaration.now {
+            self.propose_lost(&view, declared);
+        }
+    }
+
+    /// What every voter says, this one included.
+    fn reporters(&self) -> Vec<Reporter> {
+        let now = self.now.moment;
+        let report = |host: &HostName, site: &SiteName| {
+            if *host == self.me.host {
+                let (sites, hosts) = self.detector.suspects();
+                return Reporter {
+                    host: host.clone(),
+                    site: site.clone(),
+                    age: Some(Duration::ZERO),
+                    abstains: self.health.abstains(),
+                    sites: sites.into_iter().collect(),
+                    hosts: hosts.into_iter().collect(),
+                };
+            }
+            let last = self.heard.get(host);
+            let suspicions = last.map(|last| &last.beat.suspicions);
+            Reporter {
+                host: host.clone(),
+                site: site.clone(),
+                age: last.map(|last| now.held_since(last.at)),
+                abstains: suspicions.is_some_and(|suspicions| suspicions.abstains),
+                sites: suspicions.map(|s| s.sites.iter().cloned().collect()).unwrap_or_default(),
+                hosts: suspicions.map(|s| s.hosts.iter().cloned().collect()).unwrap_or_default(),
+            }
+        };
+        self.ledger.membership().all_voters().map(|voter| report(&voter.host, &voter.site)).collect()
+    }
+
+    fn declare_view(&self, voters: Vec<Reporter>) -> DeclareView {
+        let mut sites: BTreeMap<SiteName, BTreeMap<HostName, HostFacts>> = BTreeMap::new();
+        let mut frozen = BTreeSet::new();
+        for host in self.ledger.hosts().keys() {
+            let (Some((he, _)), Some(site)) = (self.ledger.admitted(host), self.ledger.site_of(host)) else { continue };
+            if self.ledger.freeze_of_host(host).is_some() {
+                frozen.insert(site.clone());
+            }
+            let of = Incarnation { host: host.clone(), he };
+            sites.entry(site.clone()).or_default().insert(host.clone(), self.host_facts(&of));
+        }
+        let membership = self.ledger.membership();
+        DeclareView {
+            sites,
+            majority: quorum::roster::majority(membership.voters.len()),
+            voters,
+            detection: self.timing.detection,
+            commit_p99: COMMIT_SLOW,
+            frozen,
+            braked: self.ledger.brake().is_some(),
+        }
+    }
+
+    fn host_facts(&self, of: &Incarnation) -> HostFacts {
+        let now = self.now.moment;
+        let granted = self.voting.as_ref().map(|voting| voting.lease.last_grant(&of.host)).unwrap_or_default();
+        let silent_for = match self.detector.judgement(&of.host) {
+            Some(Judgement::Suspect { since }) => now.waited_since(since),
+            Some(Judgement::Trusted | Judgement::Awaited) | None => Duration::ZERO,
+        };
+        let mode = match self.ledger.spec().policy.declare {
+            Declare::Eager => Mode::Eager,
+            // Eager needs a positive fence that was probed good within a minute; without fence devices there is none.
+            Declare::Lazy | Declare::Measured => Mode::Lazy,
+        };
+        let groups = self.ledger.groups_on(&of.host);
+        let hold_off = groups.filter_map(|(name, _)| Some(self.ledger.group_spec(name)?.hold_off)).min();
+        HostFacts {
+            host_epoch: of.he,
+            in_maintenance: self.ledger.maintenance_of(&of.host).is_some(),
+            hold_off: hold_off.unwrap_or_default(),
+            mode,
+            since_grant: now.waited_since(granted),
+            lease_wait: self.ledger.largest_lease_wait(of).unwrap_or_default(),
+            silent_for,
+        }
+    }
+
+    fn propose_lost(&mut self, view: &DeclareView, declared: Declared) {
+        let now = self.now.moment;
+        let Some(leading) = &self.leading else { return };
+        let since_previous = leading.last_loss.map(|at| now.waited_since(at)).unwrap_or_default();
+        let facts = &view.sites[&declared.site];
+        let suspected_for = declared.hosts.iter().map(|(host, _)| facts[host].silent_for).min().unwrap_or_default();
+        let hosts: Vec<Incarnation> =
+            declared.hosts.iter().map(|(host, he)| Incarnation { host: host.clone(), he: *he }).collect();
+        let scope = if declared.whole_site { LostScope::Site(declared.site.clone()) } else { LostScope::Hosts };
+        let reports = self.suspect_reports(view, &declared);
+        let cause = LostCause::Automatic { scope, reports, since_previous, suspected_for };
+        self.propose_paced(declared.site.as_str(), Command::Lost(Lost { hosts, cause }));
+    }
+
+    fn suspect_reports(&self, view: &DeclareView, declared: &Declared) -> Vec<SuspectReport> {
+        let ids = self.voter_hosts();
+        let id_of = |host: &HostName| ids.iter().find(|(_, named)| *named == host).map(|(id, _)| *id);
+        let fresh =
+            view.voters.iter().filter_map(|voter| Some((voter, voter.age.filter(|age| *age <= view.detection)?)));
+        let report = |(voter, age): (&Reporter, Duration)| {
+            let silent = |(host, _): &(HostName, _)| voter.sites.contains(&declared.site) || voter.hosts.contains(host);
+            let verdict = if voter.abstains {
+                Verdict::Abstains
+            } else if declared.hosts.iter().all(silent) {
+                Verdict::Suspects
+            } else {
+                Verdict::Hears
+            };
+            Some(SuspectReport { voter: id_of(&voter.host)?, age, verdict })
+        };
+        fresh.filter_map(report).collect()
+    }
+
+    /// Says why a suspect host isn't declared, once per reason.
+    fn tell_once(&mut self, host: &HostName, because: String) {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.told.get(host) != Some(&because) {
+            leading.told.insert(host.clone(), because.clone());
+            self.event(Event::NotDeclared { host: host.clone(), because });
+        }
+    }
+}
+
+fn explain(why: &WhyNot) -> String {
+    match why {
+        WhyNot::TooFewReports { have, need } => format!("{have} of {need} voters report it silent"),
+        WhyNot::OneDomain => "the reports come from a single failure domain".to_owned(),
+        WhyNot::StillHeardBy(voter) => format!("{voter} still hears it: a link fault, nothing is declared"),
+        WhyNot::Frozen => "frozen by an operator".to_owned(),
+        WhyNot::Maintenance => "in maintenance".to_owned(),
+        WhyNot::Braked => "the brake is set; `antipode brake release` once the reason is understood".to_owned(),
+    }
+}

@@ -1,0 +1,425 @@
+//! The applied log: applying entries, feeding hosts that don't vote, and the barrier before the first start.
+
+use super::core::{Engine, LastBeat};
+use super::effect::Effect;
+use super::message::{Fed, Message};
+use super::voter::Asker;
+use crate::event::Event;
+use quorum::codec::{self, Blob, DecodeError};
+use quorum::id::{HostName, LogIndex};
+use quorum::ledger::{self, Entry, Ledger, Position};
+use quorum::moment::Moment;
+use quorum::replica::MembershipChange;
+use quorum::roster::Membership;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Version of an [`Entry`] in the log.
+const ENTRY_VERSION: u8 = 1;
+/// Version of a [`Ledger`] in a snapshot.
+const LEDGER_VERSION: u8 = 1;
+/// Applied entries after which a snapshot is taken.
+const SNAPSHOT_EVERY: u64 = 4_096;
+/// A question that wasn't answered is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// A follower that heard nothing for this asks again from where it stands.
+const FOLLOW_AGAIN: Duration = Duration::from_millis(1_000);
+/// Most bytes of entries in one message to a follower.
+const FEED_BYTES_MAX: usize = 512 << 10;
+/// Bytes of a snapshot in one message to a follower.
+const PART_BYTES: usize = 768 << 10;
+
+/// Encodes an entry for the log.
+pub(super) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, codec::EncodeError> {
+    codec::encode(ENTRY_VERSION, entry, quorum::replica::wire::ENTRY_BYTES_MAX)
+}
+
+/// Decodes an entry of the log.
+pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    codec::decode(ENTRY_VERSION, bytes, quorum::replica::wire::ENTRY_BYTES_MAX)
+}
+
+/// Encodes the ledger for a snapshot.
+/// # Errors
+/// [`codec::EncodeError`] if it outgrew a snapshot.
+pub fn encode_ledger(ledger: &Ledger) -> Result<Vec<u8>, codec::EncodeError> {
+    codec::encode(LEDGER_VERSION, ledger, quorum::replica::wire::SNAPSHOT_BYTES_MAX)
+}
+
+/// Decodes the ledger of a snapshot.
+///
+/// # Errors
+/// [`DecodeError`] if it isn't one of this version.
+pub fn decode_ledger(bytes: &[u8]) -> Result<Ledger, DecodeError> {
+    codec::decode(LEDGER_VERSION, bytes, quorum::replica::wire::SNAPSHOT_BYTES_MAX)
+}
+
+/// How far this agent follows the log, and whether it is far enough to act.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    barrier: Option<LogIndex>,
+    asked: Option<Moment>,
+    context: u64,
+    /// A host that doesn't vote: when it last asked a voter for the log.
+    followed: Option<Moment>,
+    parts: BTreeMap<u32, Vec<u8>>,
+    parts_of: Option<(LogIndex, u32)>,
+}
+
+impl Following {
+    /// Whether everything is applied that was committed when this process asked first.
+    pub(super) fn barrier_passed(&self, applied: LogIndex) -> bool {
+        self.barrier.is_some_and(|barrier| applied >= barrier)
+    }
+
+    pub(super) fn barrier_at(&mut self, index: LogIndex) {
+        self.barrier.get_or_insert(index);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let ask = self.asked.filter(|_| self.barrier.is_none()).map(|at| at.plus(ASK_AGAIN));
+        let follow = self.followed.map(|at| at.plus(FOLLOW_AGAIN));
+        [ask, follow].into_iter().flatten().min()
+    }
+
+    /// Whom the voters that are heard say they follow.
+    pub(super) fn leader(&self, now: Moment, heard: &BTreeMap<HostName, LastBeat>) -> Option<HostName> {
+        let fresh = heard.values().filter(|last| now.held_since(last.at) < FOLLOW_AGAIN);
+        fresh.max_by_key(|last| last.beat.term).and_then(|last| last.beat.leader.clone())
+    }
+}
+
+impl Engine {
+    pub(super) fn apply_entry(&mut self, position: Position, entry: &Entry) {
+        let applied = self.ledger.apply(position, entry);
+        if let Some(mark) = self.proposals.applied(entry.key) {
+            self.lead_decided(mark, applied.outcome.is_ok());
+        }
+        self.answer_waiting(entry, position.index, &applied);
+        if let Err(refusal) = &applied.outcome {
+            let because = refusal.to_string();
+            self.event(Event::Refused { index: position.index, command: entry.command.name(), because });
+        }
+        self.react(position.index, applied.events);
+    }
+
+    pub(super) fn apply_empty(&mut self, position: Position) {
+        let events = self.ledger.apply_empty(position);
+        self.react(position.index, events);
+    }
+
+    pub(super) fn apply_membership(&mut self, position: Position, change: &MembershipChange) {
+        let members = quorum::replica::membership::changed(self.ledger.membership(), change);
+        match members {
+            Ok(members) => self.adopt_membership(position, members),
+            Err(_) => self.apply_empty(position),
+        }
+    }
+
+    fn adopt_membership(&mut self, position: Position, members: Membership) {
+        let events = self.ledger.apply_membership(position, members);
+        let now = self.now.moment;
+        if let Some(voting) = &mut self.voting {
+            voting.lease.on_configuration_applied(now);
+        }
+        self.react(position.index, events);
+    }
+
+    /// What follows at once from what was applied; everything else follows from the state, in `settle`.
+    fn react(&mut self, index: LogIndex, facts: Vec<ledger::Event>) {
+        for fact in facts {
+            let now = self.now.moment;
+            match &fact {
+                ledger::Event::HostAdmitted { of, .. } => {
+                    if let Some(voting) = &mut self.voting {
+                        voting.lease.on_admitted(now, &of.host);
+                    }
+                }
+                ledger::Event::HostRemoved { of } => {
+                    if let Some(voting) = &mut self.voting {
+                        voting.lease.forget(&of.host);
+                    }
+                }
+                ledger::Event::SpecSet { .. }
+                | ledger::Event::TimingSet { .. }
+                | ledger::Event::Bootstrapped { .. } => {
+                    self.take_spec();
+                    self.take_roster();
+                }
+                ledger::Event::Detached { group, .. } => self.on_detached(&group.clone()),
+                _ => {}
+            }
+            self.lead_on(&fact);
+            self.event(Event::Applied { index, fact: Box::new(fact) });
+        }
+    }
+
+    fn on_detached(&mut self, group: &quorum::id::GroupName) {
+        let ours = self.ledger.group(group).and_then(|state| state.ticket.as_ref());
+        if let Some(ticket) = ours.filter(|ticket| ticket.of.host == self.me.host) {
+            let epoch = ticket.epoch;
+            if let Some(runner) = self.local.runners.get_mut(group) {
+                runner.on_detached(epoch);
+            }
+        }
+    }
+
+    /// The log behind a snapshot goes away once it is long.
+    pub(super) fn compact_if_long(&mut self) {
+        let applied = self.ledger.applied();
+        let Some(voting) = &mut self.voting else { return };
+        let length = applied.0.saturating_sub(voting.replica.snapshot_index().0);
+        if length < SNAPSHOT_EVERY || voting.replica.applied_index() != applied {
+            return;
+        }
+        match encode_ledger(&self.ledger) {
+            Ok(bytes) => voting.replica.compact(applied, Blob::from(bytes)),
+            Err(error) => self.halt(format!("write a snapshot of the ledger: {error}")),
+        }
+    }
+
+    /// Asks once, at the start of this process: up to where must I have applied the log before I act?
+    pub(super) fn ask_for_barrier(&mut self) {
+        let now = self.now.moment;
+        let again = self.following.asked.is_none_or(|at| now.held_since(at) >= ASK_AGAIN);
+        if self.following.barrier.is_some() || !again {
+            return;
+        }
+        let Some(voting) = &mut self.voting else { return };
+        self.following.asked = Some(now);
+        if let Ok(context) = voting.replica.read_index() {
+            voting.reads.insert(context, Asker::Myself);
+        }
+    }
+
+    /// dispatcher: one arm a message, each a call into the file that owns it.
+    pub(super) fn on_message(&mut self, from: HostName, message: Message) {
+        match message {
+            Message::Raft(raft) => self.on_raft(&from, *raft),
+            Message::Propose(entry) => self.on_propose(&from, *entry),
+            Message::NotLeader { .. } => self.proposals.leader_changed(),
+            Message::ReadIndex { context } => self.on_read_index(from, context),
+            Message::ReadIndexAt { context, index } => {
+                if context == self.following.context {
+                    self.following.barrier_at(index);
+                }
+            }
+            Message::Follow { after } => self.on_follow(from, after),
+            Message::Committed { first, entries } => self.on_committed(&from, first, entries),
+            Message::Snapshot { index, part, parts, bytes } => self.on_snapshot_part(index, (part, parts), bytes),
+            Message::Challenge(challenge) => self.on_challenge(from, challenge),
+            Message::ChallengeAnswer { challenge, hello, remnants } => {
+                self.on_challenge_answer(&from, &challenge, (&hello, &remnants));
+            }
+            Message::AskCopy { group } => self.on_ask_copy(from, group),
+            Message::CopyIs { group, generation, check } => self.on_copy_is(from, group, (generation, check)),
+            Message::LastGrants { grants } => self.on_last_grants(&from, grants),
+        }
+    }
+
+    pub(super) fn on_link(&mut self, peer: HostName, up: bool) {
+        self.links.insert(peer.clone(), up);
+        if !up && let Some(voting) = &mut self.voting {
+            let ids = self.ledger.membership().all_voters();
+            for voter in ids.filter(|voter| voter.host == peer) {
+                voting.replica.report_unreachable(voter.id);
+            }
+            voting.fed.remove(&peer);
+        }
+        if up {
+            self.proposals.leader_changed();
+        }
+    }
+
+    fn on_read_index(&mut self, from: HostName, context: u64) {
+        let Some(voting) = &mut self.voting else { return };
+        if let Ok(read) = voting.replica.read_index() {
+            voting.reads.insert(read, Asker::Host(from, context));
+        }
+    }
+
+    fn on_follow(&mut self, from: HostName, after: LogIndex) {
+        if let Some(voting) = &mut self.voting {
+            voting.fed.insert(from, after);
+        }
+        self.feed_followers();
+    }
+
+    /// Sends every follower what was applied since.
+    pub(super) fn feed_followers(&mut self) {
+        let applied = self.ledger.applied();
+        let Some(voting) = &mut self.voting else { return };
+        let mut behind = Vec::new();
+        let mut messages = Vec::new();
+        for (host, after) in &mut voting.fed {
+            if *after >= applied {
+                continue;
+            }
+            let first = LogIndex(after.0 + 1);
+            let mut bytes = 0;
+            let mut entries = Vec::new();
+            let mut config = None;
+            for entry in voting.replica.entries_after(*after) {
+                if entry.index > applied || bytes > FEED_BYTES_MAX {
+                    break;
+                }
+                if entries.is_empty() && entry.index != first {
+                    break;
+                }
+                bytes += entry.data().len();
+                entries.push(match entry.to_entry().kind {
+                    quorum::replica::EntryKind::Empty => Fed::Empty(entry.term),
+                    quorum::replica::EntryKind::Normal(data) => Fed::Entry(entry.term, data),
+                    quorum::replica::EntryKind::Membership(change) => {
+                        config = Some(entry.index);
+                        Fed::Membership(entry.term, change)
+                    }
+                });
+            }
+            let _config = config;
+            if entries.is_empty() {
+                behind.push(host.clone());
+            } else {
+                *after = LogIndex(after.0 + entries.len() as u64);
+                messages.push((host.clone(), Message::Committed { first, entries }));
+            }
+        }
+        for (to, message) in messages {
+            self.effects.push(Effect::Message { to, message: Box::new(message) });
+        }
+        for host in behind {
+            self.feed_snapshot(host);
+        }
+    }
+
+    /// The follower's place in the log is compacted away: it gets the ledger as it stands.
+    fn feed_snapshot(&mut self, host: HostName) {
+        let index = self.ledger.applied();
+        let Ok(bytes) = encode_ledger(&self.ledger) else { return };
+        let parts = u32::try_from(bytes.len().div_ceil(PART_BYTES)).unwrap_or(u32::MAX);
+        for (part, bytes) in (0u32..).zip(bytes.chunks(PART_BYTES)) {
+            let message = Message::Snapshot { index, part, parts, bytes: Blob::from(bytes.to_vec()) };
+            self.effects.push(Effect::Message { to: host.clone(), message: Box::new(message) });
+        }
+        if let Some(voting) = &mut self.voting {
+            voting.fed.insert(host, index);
+        }
+    }
+
+    fn on_committed(&mut self, from: &HostName, first: LogIndex, entries: Vec<Fed>) {
+        if self.voting.is_some() {
+            return;
+        }
+        self.following.followed = Some(self.now.moment);
+        for (offset, fed) in (0u64..).zip(entries) {
+            let index = LogIndex(first.0 + offset);
+            if index.0 <= self.ledger.applied().0 {
+                continue;
+            }
+            if index.0 != self.ledger.applied().0 + 1 {
+                // A gap: the next question asks from where this host stands.
+                self.following.followed = None;
+                return;
+            }
+            match fed {
+                Fed::Empty(term) => self.apply_empty(Position { index, term }),
+                Fed::Membership(term, change) => self.apply_membership(Position { index, term }, &change),
+                Fed::Entry(term, data) => match decode_entry(data.as_ref()) {
+                    Ok(entry) => self.apply_entry(Position { index, term }, &entry),
+                    Err(error) => {
+                        let because = format!("decode entry {index}: {error}; this host follows the log no further");
+                        self.event(Event::Dropped { from: from.clone(), because });
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn on_snapshot_part(&mut self, index: LogIndex, (part, parts): (u32, u32), bytes: Blob) {
+        if self.voting.is_some() || index <= self.ledger.applied() {
+            return;
+        }
+        if self.following.parts_of != Some((index, parts)) {
+            self.following.parts_of = Some((index, parts));
+            self.following.parts.clear();
+        }
+        self.following.parts.insert(part, bytes.as_ref().to_vec());
+        if self.following.parts.len() != parts as usize {
+            return;
+        }
+        let whole: Vec<u8> = std::mem::take(&mut self.following.parts).into_values().flatten().collect();
+        if let Ok(ledger) = decode_ledger(&whole) {
+            self.ledger = ledger;
+            self.take_spec();
+            self.take_roster();
+        }
+    }
+
+    /// A host that doesn't vote asks a voter for the log and for its barrier.
+    pub(super) fn follow(&mut self) {
+        if self.voting.is_some() {
+            return;
+        }
+        let now = self.now.moment;
+        let due = |at: Option<Moment>, span| at.is_none_or(|at: Moment| now.held_since(at) >= span);
+        let Some(voter) = self.nearest_voter() else { return };
+        if due(self.following.followed, FOLLOW_AGAIN) {
+            self.following.followed = Some(now);
+            let message = Message::Follow { after: self.ledger.applied() };
+            self.effects.push(Effect::Message { to: voter.clone(), message: Box::new(message) });
+        }
+        if self.following.barrier.is_none() && due(self.following.asked, ASK_AGAIN) {
+            self.following.asked = Some(now);
+            self.following.context += 1;
+            let message = Message::ReadIndex { context: self.following.context };
+            self.effects.push(Effect::Message { to: voter, message: Box::new(message) });
+        }
+    }
+
+    /// The leader if it is linked, else any linked voter.
+    fn nearest_voter(&self) -> Option<HostName> {
+        let is_linked = |host: &HostName| self.links.get(host) == Some(&true);
+        let voters: Vec<HostName> = self.voter_hosts().into_values().collect();
+        let candidates = if voters.is_empty() { self.roster().into_keys().collect() } else { voters };
+        let leader = self.leader().filter(is_linked);
+        leader.or_else(|| candidates.into_iter().find(is_linked))
+    }
+
+    fn on_propose(&mut self, from: &HostName, entry: Entry) {
+        if entry.proposer != *from {
+            let because = format!("a proposal in the name of {}", entry.proposer);
+            self.event(Event::Dropped { from: from.clone(), because });
+            return;
+        }
+        if !self.is_leader() {
+            let message = Message::NotLeader { key: entry.key, leader: self.leader() };
+            self.effects.push(Effect::Message { to: from.clone(), message: Box::new(message) });
+            return;
+        }
+        self.append(&entry);
+    }
+
+    /// Puts an entry into the leader's log; a refusal to take it now is repaired by proposing again.
+    fn append(&mut self, entry: &Entry) {
+        let Some(voting) = &mut self.voting else { return };
+        if let Ok(bytes) = encode_entry(entry) {
+            let _busy = voting.replica.propose(bytes);
+        }
+    }
+
+    /// Hands what is due to whoever leads.
+    pub(super) fn send_proposals(&mut self) {
+        self.follow();
+        if self.is_leader() {
+            for entry in self.proposals.due(self.now.moment) {
+                self.append(&entry);
+            }
+        } else if let Some(leader) = self.leader() {
+            for entry in self.proposals.due(self.now.moment) {
+                let message = Box::new(Message::Propose(Box::new(entry)));
+                self.effects.push(Effect::Message { to: leader.clone(), message });
+            }
+        }
+    }
+}

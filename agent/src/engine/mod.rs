@@ -1,0 +1,39 @@
+//! The only place where inputs become effects: it composes the cores and routes between them.
+//!
+//! ```text
+//!            Input ─► step(now, input) ─► Vec<Effect>          deadline() ─► the next Wake
+//!                        │
+//!   beats ── detector ───┤                                  every agent
+//!   lease holder ─ keeper record ─ runners of local groups  hosts
+//!   Raft replica ─ voter side of leases ─ log feed          voters
+//!   admission ─ declaration ─ plans ─ grants                the leader
+//! ```
+//! Contract: same inputs, same effects. No clock, socket, file, task or randomness of its own: the moment comes with
+//! each input, identities are drawn by the driver. The daemon, the simulator and `what-if` run this code.
+//!
+//! Invariant: nothing is *decided* for safety here. Whether a ticket moves is the ledger's `apply`; whether the dog is
+//! petted is the keeper's; the engine proposes, and obeys what it sees applied.
+
+mod admit;
+mod beats;
+mod core;
+mod declare;
+mod effect;
+mod groups;
+mod input;
+mod keeper;
+mod leader;
+mod local;
+mod log;
+mod message;
+mod operator;
+mod proposals;
+mod status;
+mod voter;
+
+pub use self::core::{Engine, Identity, Now, Setup};
+pub use effect::{Armed, Effect, KeeperOrder, Work, WorkId};
+pub use input::{Attestation, CopyFound, FencedOutcome, Found, Input, KeeperPage, Machine, Presence, Report, Sight};
+pub use log::{decode_ledger, encode_ledger};
+pub use message::{Challenge, Fed, MESSAGE_BYTES_MAX, Message, decode, encode};
+pub use operator::{Answer, Move, Request};

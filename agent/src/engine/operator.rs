@@ -1,0 +1,210 @@
+//! What people ask for: from a request to proposals, and the answer once the ledger decided.
+
+use super::core::Engine;
+use super::effect::Effect;
+use super::status::StatusDocument;
+use crate::config::{ClusterSpec, ledger_spec, timing_of};
+use quorum::id::{GroupName, HostName, LogIndex, VoterId};
+use quorum::ledger::{Applied, Bootstrap, Command, Decision, Entry, Initiator, Person, Plan, PlanKind, SetSpec};
+use quorum::moment::Moment;
+use std::time::Duration;
+
+/// A request that isn't decided after this is answered as undecided; what was proposed may still take effect.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a person asks for.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// How does everything stand?
+    Status,
+    /// Put this cluster spec into force, or only say what it would change.
+    Apply {
+        /// The spec as written.
+        source: String,
+        /// Only check.
+        dry_run: bool,
+        /// Why.
+        reason: String,
+    },
+    /// One command of the ledger, made by the admin layer.
+    Command(Box<Command>),
+    /// Move a group.
+    Move(Move),
+    /// Hand the leadership over.
+    Transfer(VoterId),
+}
+
+/// A planned move or a failover by hand.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// Failover, switchover, failback or reprotect.
+    pub kind: PlanKind,
+    /// Which group.
+    pub group: GroupName,
+    /// Where to; chosen if absent.
+    pub to: Option<HostName>,
+    /// Why.
+    pub reason: String,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What a person is told.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// It took effect at this index.
+    Done {
+        /// Where in the log; zero if nothing had to be logged.
+        index: LogIndex,
+        /// What became so, for people.
+        detail: String,
+    },
+    /// A safety rule or a check refused it. Nothing changed.
+    Refused {
+        /// Which and why.
+        because: String,
+        /// The next command.
+        next: String,
+    },
+    /// No quorum decided in time. It may still take effect.
+    Undecided {
+        /// Why.
+        because: String,
+    },
+    /// As asked.
+    Status(Box<StatusDocument>),
+}
+
+/// A person who waits for a proposal's outcome.
+pub(super) struct Waiting {
+    ticket: u64,
+    until: Moment,
+}
+
+impl Engine {
+    pub(super) fn on_request(&mut self, ticket: u64, by: Person, request: Request) {
+        match request {
+            Request::Status => {
+                let status = Box::new(self.status());
+                self.answer(ticket, Answer::Status(status));
+            }
+            Request::Apply { source, dry_run, reason } => self.on_apply(ticket, by, (source, dry_run, reason)),
+            Request::Command(command) => self.ask(ticket, *command),
+            Request::Move(wanted) => self.on_move(ticket, by, wanted),
+            Request::Transfer(to) => self.on_transfer(ticket, to),
+        }
+    }
+
+    pub(super) fn answer(&mut self, ticket: u64, answer: Answer) {
+        self.effects.push(Effect::Answer { ticket, answer: Box::new(answer) });
+    }
+
+    fn refuse(&mut self, ticket: u64, because: impl Into<String>, next: impl Into<String>) {
+        self.answer(ticket, Answer::Refused { because: because.into(), next: next.into() });
+    }
+
+    /// Proposes, and answers once the outcome is applied here.
+    fn ask(&mut self, ticket: u64, command: Command) {
+        let until = self.now.moment.plus(PATIENCE);
+        match self.propose_until(command, Some(until)) {
+            Some(key) => {
+                self.waiting.insert(key, Waiting { ticket, until });
+            }
+            None => self.answer(ticket, Answer::Undecided { because: "too many proposals are under way".into() }),
+        }
+    }
+
+    pub(super) fn answer_waiting(&mut self, entry: &Entry, index: LogIndex, applied: &Applied) {
+        let Some(waiting) = self.waiting.remove(&entry.key) else { return };
+        let answer = match &applied.outcome {
+            Ok(()) => Answer::Done { index, detail: format!("{} took effect", entry.command.name()) },
+            Err(refusal) => Answer::Refused {
+                because: refusal.to_string(),
+                next: "antipode status shows what stands in the way".into(),
+            },
+        };
+        self.answer(waiting.ticket, answer);
+    }
+
+    /// Tells those who waited too long.
+    pub(super) fn answer_late(&mut self) {
+        let now = self.now.moment;
+        let late: Vec<_> =
+            self.waiting.iter().filter(|(_, w)| now.either_reached(w.until)).map(|(key, w)| (*key, w.ticket)).collect();
+        for (key, ticket) in late {
+            self.waiting.remove(&key);
+            let because = match self.leader() {
+                Some(leader) => format!("the leader {leader} did not commit it in time"),
+                None => "no leader is known: the majority of voters may be unreachable".to_owned(),
+            };
+            self.answer(ticket, Answer::Undecided { because });
+        }
+    }
+
+    fn on_apply(&mut self, ticket: u64, by: Person, (source, dry_run, reason): (String, bool, String)) {
+        let spec = match ClusterSpec::parse("the spec", &source) {
+            Ok(spec) => spec,
+            Err(problems) => return self.refuse(ticket, problems.to_string(), "correct the spec and apply it again"),
+        };
+        let timing = timing_of(&spec);
+        let violations = timing.check();
+        if !violations.is_empty() {
+            let said: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            return self.refuse(ticket, said.join("\n"), "correct [cluster] and apply it again");
+        }
+        let revision = self.ledger.spec_revision().revision + 1;
+        if dry_run {
+            let detail = format!("the spec is good; it would become revision {revision}");
+            return self.answer(ticket, Answer::Done { index: LogIndex(0), detail });
+        }
+        let by = Decision { by, reason, shown: String::new() };
+        if self.ledger.cluster().is_none() {
+            let Ok(cluster) = spec.cluster.name.parse() else {
+                return self.refuse(ticket, "cluster.name is no name", "use a-z, 0-9, '-', '_' and '.'");
+            };
+            let bootstrap = Bootstrap { cluster, lab: spec.cluster.lab, timing, by: by.clone() };
+            self.propose(Command::Bootstrap(bootstrap));
+        } else if self.ledger.timing() != Some(&timing) {
+            self.propose(Command::SetTiming { timing, by: by.clone() });
+        }
+        let spec = ledger_spec(&spec);
+        self.ask(ticket, Command::SetSpec(SetSpec { revision, spec, source, by }));
+    }
+
+    fn on_move(&mut self, ticket: u64, by: Person, wanted: Move) {
+        let initiator = Initiator::Person(Decision { by, reason: wanted.reason.clone(), shown: String::new() });
+        let plan = self.plan_for(&wanted, initiator);
+        match plan {
+            Err(because) => self.refuse(ticket, because, "antipode explain group shows its gates"),
+            Ok(plan) if wanted.dry_run => {
+                self.answer(ticket, Answer::Done { index: LogIndex(0), detail: describe(&plan) });
+            }
+            Ok(plan) => self.ask(ticket, Command::PlanOpened { plan }),
+        }
+    }
+
+    fn on_transfer(&mut self, ticket: u64, to: VoterId) {
+        let result = self.voting.as_mut().map(|voting| voting.replica.transfer_leader(to));
+        match result {
+            Some(Ok(())) => {
+                let detail = format!("voter {to} was asked to take over");
+                self.answer(ticket, Answer::Done { index: LogIndex(0), detail });
+            }
+            Some(Err(error)) => self.refuse(ticket, error.to_string(), "ask the leader: antipode quorum status"),
+            None => self.refuse(ticket, "this host does not vote", "ask a voter: antipode quorum status"),
+        }
+    }
+}
+
+fn describe(plan: &Plan) -> String {
+    let steps: Vec<String> = plan
+        .steps
+        .iter()
+        .map(|step| match &step.host {
+            Some(host) => format!("{:?} at {host} (at most {} s)", step.kind, step.deadline.as_secs()),
+            None => format!("{:?} (at most {} s)", step.kind, step.deadline.as_secs()),
+        })
+        .collect();
+    let to = plan.to.as_ref().map(|host| format!(" to {host}")).unwrap_or_default();
+    format!("{} of {}{to}: {}", plan.kind.as_str(), plan.group, steps.join(", "))
+}

@@ -1,0 +1,307 @@
+//! The voter's side: Raft, promises of leases, and the wait after them.
+
+use super::core::Engine;
+use super::effect::Effect;
+use super::message::Message;
+use crate::event::Event;
+use quorum::id::{HostEpoch, HostName, LogIndex, VoterId};
+use quorum::lease::{self, Claim, Ended, Facts, LeaseRequest, VoterLease};
+use quorum::ledger::{Class, Command, Incarnation, Ledger};
+use quorum::moment::Moment;
+use quorum::replica::{Entry as LogEntry, EntryKind, ReadContext, Replica, Standing, Ticker};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Raft ticks ten times an election timeout.
+const TICKS_PER_ELECTION: u32 = 10;
+
+/// Who asked for a read index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// This agent's own barrier.
+    Myself,
+    /// A host that doesn't vote, with its context.
+    Host(HostName, u64),
+}
+
+/// The voter's state besides the ledger.
+pub(super) struct Voting {
+    pub(super) id: VoterId,
+    pub(super) replica: Replica,
+    pub(super) lease: VoterLease,
+    pub(super) reads: BTreeMap<ReadContext, Asker>,
+    /// Hosts that are fed, and the last index that they were sent.
+    pub(super) fed: BTreeMap<HostName, LogIndex>,
+    /// An entry could not be decoded: nothing is granted, nothing more is applied.
+    pub(super) undecodable: Option<LogIndex>,
+    ticker: Option<Ticker>,
+    ticks_every: Duration,
+    standing: Option<Standing>,
+    waits: Vec<Ended>,
+}
+
+impl Voting {
+    pub(super) fn new(id: VoterId, replica: Replica, started: Moment) -> Self {
+        Self {
+            id,
+            replica,
+            lease: VoterLease::new(id, started),
+            reads: BTreeMap::new(),
+            fed: BTreeMap::new(),
+            undecodable: None,
+            ticker: None,
+            ticks_every: Duration::ZERO,
+            standing: None,
+            waits: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.replica.is_leader()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let tick = self.ticker.as_ref().map(Ticker::deadline);
+        [tick, self.lease.deadline(&self.waits)].into_iter().flatten().min()
+    }
+
+    /// Answers a lease request by what log and applied state say right now.
+    pub(super) fn answer(&mut self, now: Moment, request: &LeaseRequest, ledger: &Ledger) -> lease::Answer {
+        let facts = facts(&self.replica, self.undecodable, ledger, &request.host);
+        self.lease.request(now, request, &facts)
+    }
+}
+
+/// What a voter's log and applied state say about one host.
+fn facts<'a>(replica: &Replica, undecodable: Option<LogIndex>, ledger: &'a Ledger, host: &HostName) -> Facts<'a> {
+    let admitted = ledger.host(host).and_then(|state| {
+        let current = state.incarnations.get(&state.he)?;
+        let (boot, instance) = (current.boot?, current.instance?);
+        Some(Claim { era: ledger.era(), host_epoch: state.he, boot, instance })
+    });
+    let tail = tail_of(replica, ledger, host);
+    let lease = admitted
+        .and_then(|claim| ledger.lease_to_grant(&Incarnation { host: host.clone(), he: claim.host_epoch }))
+        .unwrap_or_default();
+    Facts {
+        era: ledger.era(),
+        admitted,
+        ended: tail.ended.max(ended_applied(ledger, host)),
+        configuration_pending: replica.pending_membership().is_some(),
+        undecodable: undecodable.is_some() || tail.undecodable,
+        config: ledger.config_id(),
+        membership: ledger.membership(),
+        lease,
+    }
+}
+
+/// The highest host epoch for which the applied state has an end or evidence.
+fn ended_applied(ledger: &Ledger, host: &HostName) -> Option<HostEpoch> {
+    let state = ledger.host(host)?;
+    let over = |(_, incarnation): &(&HostEpoch, &quorum::ledger::IncarnationState)| {
+        incarnation.ended.is_some() || !incarnation.evidence.is_empty() || incarnation.lease_over.is_some()
+    };
+    state.incarnations.iter().filter(over).map(|(he, _)| *he).max()
+}
+
+#[derive(Default)]
+struct Tail {
+    ended: Option<HostEpoch>,
+    undecodable: bool,
+}
+
+/// What the part of the log says that is not applied: an end of a host epoch binds a voter from the moment it is in
+/// the log, committed or not, durable or not.
+fn tail_of(replica: &Replica, ledger: &Ledger, host: &HostName) -> Tail {
+    let mut tail = Tail::default();
+    for entry in replica.entries_after(ledger.applied()) {
+        if entry.is_membership() || entry.data().is_empty() {
+            continue;
+        }
+        let Ok(entry) = super::log::decode_entry(entry.data()) else {
+            tail.undecodable = true;
+            continue;
+        };
+        let named: Option<HostEpoch> = match &entry.command {
+            Command::Lost(lost) => lost.hosts.iter().filter(|of| of.host == *host).map(|of| of.he).max(),
+            Command::Retired { of, .. } if of.host == *host => Some(of.he),
+            Command::Evidence(evidence) if evidence.of.host == *host => Some(evidence.of.he),
+            _ => None,
+        };
+        tail.ended = tail.ended.max(named);
+    }
+    tail
+}
+
+impl Engine {
+    /// The leader that this agent follows, by host name.
+    pub(super) fn leader(&self) -> Option<HostName> {
+        match &self.voting {
+            Some(voting) => {
+                let leader = voting.replica.leader()?;
+                self.voter_hosts().get(&leader).cloned().or_else(|| (leader == voting.id).then(|| self.me.host.clone()))
+            }
+            None => self.following.leader(self.now.moment, &self.heard),
+        }
+    }
+
+    pub(super) fn tick_raft(&mut self) {
+        let every = self.timing.election / TICKS_PER_ELECTION;
+        let Some(voting) = &mut self.voting else { return };
+        if voting.ticks_every != every {
+            voting.ticks_every = every;
+            voting.ticker = Some(Ticker::new(every, self.now.moment));
+        }
+        let due = voting.ticker.as_mut().map_or(0, |ticker| ticker.ticks_due(self.now.moment));
+        if due > 0 {
+            voting.replica.tick();
+        }
+    }
+
+    pub(super) fn on_raft(&mut self, from: &HostName, message: quorum::replica::Message) {
+        let sender = self.voter_hosts().into_iter().find(|(_, host)| host == from).map(|(id, _)| id);
+        // Before the first configuration is applied nobody is known by host; the replica checks the id itself.
+        let sender = sender.unwrap_or(message.from);
+        let Some(voting) = &mut self.voting else { return };
+        if let Err(bad) = voting.replica.step(sender, message) {
+            self.event(Event::Dropped { from: from.clone(), because: format!("{bad}") });
+        }
+    }
+
+    /// Takes out everything that the replica wants done.
+    pub(super) fn drain_raft(&mut self) {
+        while let Some(ready) = self.voting.as_mut().and_then(|voting| voting.replica.ready()) {
+            self.send_raft(ready.send_now);
+            self.effects.push(Effect::Persist(Box::new(ready.write)));
+        }
+        let Some(voting) = &mut self.voting else { return };
+        let standing = voting.replica.standing_now();
+        let before = voting.standing.replace(standing);
+        if before.is_none_or(|before| before.leader != standing.leader || before.term != standing.term) {
+            self.proposals.leader_changed();
+            let leader = self.leader();
+            self.event(Event::Leader { leader, term: standing.term });
+        }
+    }
+
+    fn send_raft(&mut self, messages: Vec<quorum::replica::Message>) {
+        let hosts = self.all_voter_hosts();
+        for message in messages {
+            if let Some(to) = hosts.get(&message.to).cloned() {
+                self.effects.push(Effect::Message { to, message: Box::new(Message::Raft(Box::new(message))) });
+            }
+        }
+    }
+
+    /// Voters and learners of the replica's own configuration, which may be ahead of the ledger's.
+    fn all_voter_hosts(&self) -> BTreeMap<VoterId, HostName> {
+        let Some(voting) = &self.voting else { return BTreeMap::new() };
+        let members = &voting.replica.config().membership;
+        let learners = members.learners.values();
+        members.all_voters().chain(learners).map(|voter| (voter.id, voter.host.clone())).collect()
+    }
+
+    pub(super) fn on_persisted(&mut self, persisted: quorum::storage::Persisted) {
+        let Some(voting) = &mut self.voting else { return };
+        let after = voting.replica.persisted(persisted);
+        self.send_raft(after.send);
+        if let Some(snapshot) = after.snapshot {
+            self.install_snapshot(&snapshot);
+        }
+        for entry in after.committed {
+            self.apply_log_entry(entry);
+        }
+        for read in after.reads {
+            let asker = self.voting.as_mut().and_then(|voting| voting.reads.remove(&read.context));
+            match asker {
+                Some(Asker::Myself) => self.following.barrier_at(read.index),
+                Some(Asker::Host(host, context)) => {
+                    let message = Message::ReadIndexAt { context, index: read.index };
+                    self.effects.push(Effect::Message { to: host, message: Box::new(message) });
+                }
+                None => {}
+            }
+        }
+        self.compact_if_long();
+    }
+
+    fn install_snapshot(&mut self, snapshot: &quorum::replica::Snapshot) {
+        match super::log::decode_ledger(snapshot.data.as_ref()) {
+            Ok(ledger) => {
+                self.ledger = ledger;
+                let now = self.now.moment;
+                if let Some(voting) = &mut self.voting {
+                    voting.lease.on_snapshot_installed(now);
+                    voting.replica.applied(snapshot.meta.last.index);
+                }
+                self.take_spec();
+                self.take_roster();
+            }
+            Err(error) => self.halt(format!("read a snapshot of the ledger: {error}")),
+        }
+    }
+
+    pub(super) fn halt(&mut self, because: String) {
+        self.effects.push(Effect::Halt { because });
+    }
+
+    fn apply_log_entry(&mut self, entry: LogEntry) {
+        let halted = self.voting.as_ref().is_some_and(|voting| voting.undecodable.is_some());
+        if halted {
+            return;
+        }
+        let position = quorum::ledger::Position { index: entry.index, term: entry.term };
+        match &entry.kind {
+            EntryKind::Empty => self.apply_empty(position),
+            EntryKind::Normal(data) => match super::log::decode_entry(data.as_ref()) {
+                Ok(decoded) => self.apply_entry(position, &decoded),
+                Err(error) => {
+                    // An unknown entry halts apply and granting, never skips (I17).
+                    let because = format!("decode entry {}: {error}; this voter grants nothing more", entry.index);
+                    self.event(Event::Dropped { from: self.me.host.clone(), because });
+                    if let Some(voting) = &mut self.voting {
+                        voting.undecodable = Some(entry.index);
+                    }
+                    return;
+                }
+            },
+            EntryKind::Membership(change) => self.apply_membership(position, change),
+        }
+        if let Some(voting) = &mut self.voting {
+            voting.replica.applied(entry.index);
+        }
+        self.feed_followers();
+    }
+
+    /// Waits of this voter that ended, and the leader's reads.
+    pub(super) fn voter_duties(&mut self) {
+        let now = self.now.moment;
+        let waits = self.waits();
+        let me = self.me.host.clone();
+        let Some(voting) = &mut self.voting else { return };
+        voting.waits = waits;
+        let facts = facts(&voting.replica, voting.undecodable, &self.ledger, &me);
+        let due = voting.lease.expired_due(now, &voting.waits, &facts);
+        for expired in due {
+            let of = Incarnation { host: expired.host, he: expired.host_epoch };
+            self.propose(Command::Expired { voter: expired.voter, of, config: expired.config });
+        }
+        self.ask_for_barrier();
+    }
+
+    /// Host epochs that are over, whose lease would be evidence, and that this voter hasn't been counted for.
+    fn waits(&self) -> Vec<Ended> {
+        let Some(voting) = &self.voting else { return Vec::new() };
+        let mut waits = Vec::new();
+        for (host, state) in self.ledger.hosts() {
+            for (he, incarnation) in &state.incarnations {
+                let counts = matches!(incarnation.class, Class::A | Class::B);
+                let is_open = incarnation.ended.is_some() && incarnation.lease_over.is_none();
+                if counts && is_open && !incarnation.expired.contains(&voting.id) {
+                    waits.push(Ended { host: host.clone(), host_epoch: *he, terms: incarnation.terms });
+                }
+            }
+        }
+        waits
+    }
+}

@@ -1,0 +1,127 @@
+//! What happened, as typed facts of one agent: log line, journal entry, metric and golden trace are renderings.
+
+use quorum::id::{AgentInstance, GroupName, HostEpoch, HostName, LogIndex, SiteName, Term};
+use quorum::ledger;
+use serde::Serialize;
+
+/// Something that happened at this agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The agent process began.
+    AgentStarted {
+        /// This process.
+        instance: AgentInstance,
+    },
+    /// A peer is silent here.
+    Suspect {
+        /// Who.
+        peer: HostName,
+        /// Why.
+        because: String,
+    },
+    /// A peer is heard again.
+    Trusted {
+        /// Who.
+        peer: HostName,
+    },
+    /// All hosts of a site are silent here.
+    SiteSuspect {
+        /// Which.
+        site: SiteName,
+    },
+    /// This voter follows another leader.
+    Leader {
+        /// Who, if anybody.
+        leader: Option<HostName>,
+        /// The term.
+        term: Term,
+    },
+    /// This host holds a lease.
+    LeaseHeld {
+        /// Under which host epoch.
+        host_epoch: HostEpoch,
+    },
+    /// This host's lease ran out or was refused.
+    LeaseLost {
+        /// Under which host epoch.
+        host_epoch: HostEpoch,
+        /// Why.
+        because: String,
+    },
+    /// A command was applied.
+    Applied {
+        /// Where in the log.
+        index: LogIndex,
+        /// What became so.
+        fact: Box<ledger::Event>,
+    },
+    /// A command was refused by the ledger.
+    Refused {
+        /// Where in the log.
+        index: LogIndex,
+        /// Which command.
+        command: &'static str,
+        /// Why.
+        because: String,
+    },
+    /// A piece of work began here.
+    WorkStarted {
+        /// For which group.
+        group: GroupName,
+        /// What.
+        work: String,
+    },
+    /// A piece of work ended here.
+    WorkEnded {
+        /// For which group.
+        group: GroupName,
+        /// What.
+        work: String,
+        /// How.
+        outcome: String,
+    },
+    /// A suspect host or site isn't declared.
+    NotDeclared {
+        /// Which host.
+        host: HostName,
+        /// Why.
+        because: String,
+    },
+    /// A host speaks and isn't admitted.
+    NotAdmitted {
+        /// Which host.
+        host: HostName,
+        /// Why.
+        because: String,
+    },
+    /// A message was refused.
+    Dropped {
+        /// From whom.
+        from: HostName,
+        /// Why.
+        because: String,
+    },
+}
+
+impl Event {
+    /// The event's name, as in the journal.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::AgentStarted { .. } => "agent-started",
+            Self::Suspect { .. } => "suspect",
+            Self::Trusted { .. } => "trusted",
+            Self::SiteSuspect { .. } => "site-suspect",
+            Self::Leader { .. } => "leader",
+            Self::LeaseHeld { .. } => "lease-held",
+            Self::LeaseLost { .. } => "lease-lost",
+            Self::Applied { .. } => "applied",
+            Self::Refused { .. } => "refused",
+            Self::WorkStarted { .. } => "work-started",
+            Self::WorkEnded { .. } => "work-ended",
+            Self::NotDeclared { .. } => "not-declared",
+            Self::NotAdmitted { .. } => "not-admitted",
+            Self::Dropped { .. } => "dropped",
+        }
+    }
+}

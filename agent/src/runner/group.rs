@@ -1,0 +1,310 @@
+//! The runner of one group: what was seen here, what is under way, what failed.
+
+use super::act::{Act, Duty, MayStart, Saying, StandbyDuty};
+use crate::engine::{Found, Presence, Report, Sight, Work, WorkId};
+use quorum::id::{Epoch, Generation, HostName};
+use quorum::ledger::{StepKind, StepOutcome};
+use quorum::moment::Moment;
+use std::time::Duration;
+
+/// After a failure the same work is tried again after this, doubled each time up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// A mirror that is away this long is detached: long enough for a lost packet's retransmission, far below the
+/// connection's own patience.
+const DETACH_AFTER: Duration = Duration::from_millis(1_000);
+/// What was said and isn't shown by the ledger is said again after this.
+const SAY_AGAIN: Duration = Duration::from_millis(500);
+
+/// State of one group on this host.
+#[derive(Clone, Debug, Default)]
+pub struct GroupRunner {
+    /// What was seen of the workload; `None`: look first.
+    pub(super) seen: Option<Found>,
+    pub(super) busy: Option<(WorkId, Work)>,
+    pub(super) failures: u32,
+    pub(super) retry_at: Option<Moment>,
+    pub(super) because: String,
+    pub(super) export: Option<(Epoch, HostName)>,
+    pub(super) recorded: Option<Generation>,
+    pub(super) promoted: Option<Epoch>,
+    pub(super) announced: Option<Epoch>,
+    pub(super) probed: Option<Epoch>,
+    pub(super) stopped: Option<(Epoch, Vec<HostName>, bool)>,
+    pub(super) mirrored: Option<(Epoch, HostName)>,
+    pub(super) mirror_away: Option<Moment>,
+    pub(super) release: Option<Epoch>,
+    said: Vec<(Saying, Moment)>,
+    next_id: u64,
+}
+
+impl GroupRunner {
+    /// Nothing seen yet. Work ids begin after `base`, so that ids of an agent process are unique.
+    pub fn new(base: u64) -> Self {
+        Self { next_id: base, ..Self::default() }
+    }
+
+    /// Why the group isn't where the ledger wishes it, for people; empty if nothing is in the way.
+    pub fn because(&self) -> &str {
+        &self.because
+    }
+
+    /// What was last seen here.
+    pub fn seen(&self) -> Option<&Found> {
+        self.seen.as_ref()
+    }
+
+    /// What is under way.
+    pub fn busy(&self) -> Option<&Work> {
+        self.busy.as_ref().map(|(_, work)| work)
+    }
+
+    /// Look again before anything else.
+    pub fn look_again(&mut self) {
+        self.seen = None;
+    }
+
+    /// The ledger accepted `Detached`: waiting writes may be answered.
+    pub fn on_detached(&mut self, epoch: Epoch) {
+        self.release = Some(epoch);
+        self.mirrored = None;
+        self.mirror_away = None;
+    }
+
+    /// When [`GroupRunner::step`] wants to be called although nothing happened.
+    pub fn deadline(&self) -> Option<Moment> {
+        let again = self.said.iter().map(|(_, at)| at.plus(SAY_AGAIN)).min();
+        let detach = self.mirror_away.map(|at| at.plus(DETACH_AFTER));
+        [self.retry_at, again, detach].into_iter().flatten().min()
+    }
+
+    /// Takes what a driver saw by itself.
+    pub fn sight(&mut self, now: Moment, sight: &Sight) {
+        match sight {
+            Sight::Exited { because } => {
+                self.because = format!("the workload ended: {because}");
+                self.seen = None;
+                self.announced = None;
+                self.probed = None;
+                self.mirrored = None;
+            }
+            Sight::MirrorAway { since } => {
+                self.mirror_away.get_or_insert(now.minus(*since));
+            }
+            Sight::Lag { .. } => self.mirror_away = None,
+        }
+    }
+
+    /// Takes the end of a piece of work; an overtaken one's is ignored.
+    pub fn report(&mut self, now: Moment, id: WorkId, report: Report) -> Vec<Act> {
+        let Some((_, work)) = self.busy.take_if(|(busy, _)| *busy == id) else { return Vec::new() };
+        let mut acts = Vec::new();
+        let outcome = match report {
+            Report::Found(found) => {
+                self.recorded = found.copy.map(|copy| copy.generation);
+                self.seen = Some(found);
+                None
+            }
+            Report::Stopped { drained, untouched } => {
+                if let Work::Stop { epoch, .. } = work {
+                    self.stopped = Some((epoch, drained, untouched));
+                }
+                self.seen = None;
+                self.succeeded();
+                Some(StepOutcome::Done { detail: "stopped, flushed and released".into() })
+            }
+            Report::Done { detail } => {
+                self.done(&work);
+                self.succeeded();
+                Some(StepOutcome::Done { detail })
+            }
+            Report::Failed { because } => {
+                self.failed(now, &work, &because);
+                Some(StepOutcome::Failed { because })
+            }
+        };
+        if let (Some(kind), Some(outcome)) = (step_of(&work), outcome) {
+            acts.push(Act::Say(Saying::StepEnded(kind, outcome)));
+        }
+        acts
+    }
+
+    fn succeeded(&mut self) {
+        self.failures = 0;
+        self.retry_at = None;
+        self.because.clear();
+    }
+
+    fn failed(&mut self, now: Moment, work: &Work, because: &str) {
+        self.failures += 1;
+        let backoff = RETRY_MIN.saturating_mul(1 << self.failures.min(6)).min(RETRY_MAX);
+        self.retry_at = Some(now.plus(backoff));
+        self.because = because.to_owned();
+        // A failed attempt may have left anything: look before the next one.
+        if !matches!(work, Work::Mirror { .. } | Work::Probe { .. } | Work::Announce { .. }) {
+            self.seen = None;
+        }
+    }
+
+    fn done(&mut self, work: &Work) {
+        match work {
+            Work::Promote { epoch, generation, .. } => {
+                self.promoted = Some(*epoch);
+                self.recorded = Some(*generation);
+                self.export = None;
+            }
+            Work::Start { .. } | Work::Kill => self.seen = None,
+            Work::Announce { epoch } => self.announced = Some(*epoch),
+            Work::Probe { epoch } => self.probed = Some(*epoch),
+            Work::OpenExport { epoch, owner } => self.export = Some((*epoch, owner.clone())),
+            Work::CloseExport => self.export = None,
+            Work::Mirror { epoch, standby } => {
+                self.mirrored = Some((*epoch, standby.clone()));
+                self.mirror_away = None;
+            }
+            Work::ReleaseWrites { .. } => self.release = None,
+            Work::RecordGeneration { generation, .. } => self.recorded = Some(*generation),
+            Work::Observe | Work::Stop { .. } => {}
+        }
+    }
+
+    /// Compares the duty with what was seen and says what to do next.
+    pub fn step(&mut self, now: Moment, duty: &Duty, may_start: &MayStart) -> Vec<Act> {
+        let mut acts = Vec::new();
+        self.said.retain(|(_, at)| now.held_since(*at) < SAY_AGAIN);
+        if self.busy.as_ref().is_some_and(|(_, work)| !serves(work, duty)) {
+            self.busy = None;
+            self.seen = None;
+            acts.push(Act::Overtaken);
+        }
+        if self.busy.is_some() {
+            // Writes that wait for a committed detachment can't wait for other work.
+            self.say_detached(now, duty, &mut acts);
+            return acts;
+        }
+        if self.retry_at.is_some_and(|at| !now.either_reached(at)) {
+            self.say_detached(now, duty, &mut acts);
+            return acts;
+        }
+        self.retry_at = None;
+        let Some(found) = self.seen.clone() else {
+            self.order(Work::Observe, &mut acts);
+            return acts;
+        };
+        match duty {
+            Duty::None => self.step_nobody(&found, &mut acts),
+            // Never a kill: what runs before a group is born was not started by this cluster.
+            Duty::SayAbsent if found.workload == Presence::Absent => self.say(now, Saying::Absent, &mut acts),
+            Duty::SayAbsent => {
+                self.because = "something of the group runs here already: stop it, or attest where it may run".into();
+                self.retry_at = Some(now.plus(RETRY_MAX));
+                self.seen = None;
+            }
+            Duty::Standby(duty) => self.step_standby(duty, &found, &mut acts),
+            Duty::Owner(duty) => self.step_owner(now, duty, (&found, may_start), &mut acts),
+        }
+        acts
+    }
+
+    fn say_detached(&mut self, now: Moment, duty: &Duty, acts: &mut Vec<Act>) {
+        if let Duty::Owner(duty) = duty {
+            self.detach_if_away(now, duty, acts);
+        }
+    }
+
+    /// Ends the mirror's absence by asking the ledger to go on without it.
+    pub(super) fn detach_if_away(&mut self, now: Moment, duty: &super::OwnerDuty, acts: &mut Vec<Act>) {
+        let away_long = self.mirror_away.is_some_and(|at| now.held_since(at) >= DETACH_AFTER);
+        if !away_long || duty.in_sync.is_empty() || duty.is_stopped {
+            return;
+        }
+        let generation = Generation(duty.generation.0 + 1);
+        self.because = "the mirror is away; writes wait until the detachment is committed".into();
+        self.say(now, Saying::Detached { epoch: duty.epoch, away: duty.in_sync.clone(), generation }, acts);
+    }
+
+    fn step_nobody(&mut self, found: &Found, acts: &mut Vec<Act>) {
+        if self.is_cleared(found, acts) && self.export.is_some() {
+            self.order(Work::CloseExport, acts);
+        }
+    }
+
+    fn step_standby(&mut self, duty: &StandbyDuty, found: &Found, acts: &mut Vec<Act>) {
+        if !self.is_cleared(found, acts) {
+            return;
+        }
+        if self.export.as_ref() != Some(&(duty.epoch, duty.owner.clone())) {
+            self.order(Work::OpenExport { epoch: duty.epoch, owner: duty.owner.clone() }, acts);
+        } else if let Some(generation) = duty.in_sync.filter(|generation| self.recorded != Some(*generation)) {
+            self.order(Work::RecordGeneration { epoch: duty.epoch, generation }, acts);
+        }
+    }
+
+    /// Orders a kill if anything of the workload is here.
+    fn is_cleared(&mut self, found: &Found, acts: &mut Vec<Act>) -> bool {
+        let is_absent = found.workload == Presence::Absent;
+        if !is_absent {
+            self.order(Work::Kill, acts);
+        }
+        is_absent
+    }
+
+    pub(super) fn order(&mut self, work: Work, acts: &mut Vec<Act>) {
+        self.next_id += 1;
+        let id = WorkId(self.next_id);
+        if let Some(kind) = step_of(&work) {
+            acts.push(Act::Say(Saying::StepBegan(kind)));
+        }
+        self.busy = Some((id, work.clone()));
+        acts.push(Act::Work(id, work));
+    }
+
+    pub(super) fn say(&mut self, now: Moment, saying: Saying, acts: &mut Vec<Act>) {
+        if !self.said.iter().any(|(said, _)| *said == saying) {
+            self.said.push((saying.clone(), now));
+            acts.push(Act::Say(saying));
+        }
+    }
+}
+
+/// The step of a plan that a piece of work is, if any.
+fn step_of(work: &Work) -> Option<StepKind> {
+    match work {
+        Work::Promote { .. } => Some(StepKind::Promote),
+        Work::Start { .. } => Some(StepKind::Start),
+        Work::Probe { .. } => Some(StepKind::Probe),
+        Work::Announce { .. } => Some(StepKind::Announce),
+        Work::Stop { .. } => Some(StepKind::Stop),
+        Work::Mirror { .. } => Some(StepKind::Reverse),
+        Work::Observe
+        | Work::Kill
+        | Work::OpenExport { .. }
+        | Work::CloseExport
+        | Work::ReleaseWrites { .. }
+        | Work::RecordGeneration { .. } => None,
+    }
+}
+
+/// Whether work under way still serves the duty; what doesn't is overtaken.
+fn serves(work: &Work, duty: &Duty) -> bool {
+    let owner = match duty {
+        Duty::Owner(owner) if !owner.is_stopped => Some(owner),
+        Duty::Owner(_) | Duty::None | Duty::SayAbsent | Duty::Standby(_) => None,
+    };
+    match work {
+        Work::Observe | Work::Kill | Work::CloseExport | Work::RecordGeneration { .. } => true,
+        Work::Promote { epoch, .. }
+        | Work::Start { epoch, .. }
+        | Work::Probe { epoch }
+        | Work::Announce { epoch }
+        | Work::ReleaseWrites { epoch } => owner.is_some_and(|owner| owner.epoch == *epoch),
+        Work::Stop { epoch, .. } => owner.is_some_and(|owner| owner.epoch == *epoch && owner.stop_for.is_some()),
+        Work::Mirror { epoch, standby } => owner.is_some_and(|owner| {
+            owner.epoch == *epoch && owner.stop_for.is_none() && owner.mirror_to.as_ref() == Some(standby)
+        }),
+        Work::OpenExport { epoch, .. } => match duty {
+            Duty::Standby(standby) => standby.epoch == *epoch,
+            Duty::None | Duty::SayAbsent | Duty::Owner(_) => false,
+        },
+    }
+}

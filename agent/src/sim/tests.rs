@@ -1,0 +1,127 @@
+//! The first stories of a cluster, told by the production engine.
+
+use super::*;
+use crate::engine::{Answer, Request};
+use quorum::id::{GroupName, HostName, SiteName, VoterId};
+use std::time::Duration;
+
+const SPEC: &str = r#"
+[cluster]
+name = "demo"
+declare = "eager"
+round_trip_max = "40ms"
+[[site]]
+name = "tokyo"
+[[site]]
+name = "osaka"
+[[site]]
+name = "nagoya"
+witness = true
+[[host]]
+name = "tk-1"
+site = "tokyo"
+[[host]]
+name = "os-1"
+site = "osaka"
+[[host]]
+name = "ng-1"
+site = "nagoya"
+[[group]]
+name = "erp"
+tier = "auto"
+home = "tokyo"
+accept = ["self-fenced"]
+failback = { policy = "auto", stable_for = "5s" }
+[[group.volume]]
+name = "root"
+replication = { kind = "nbd", mode = "sync" }
+[group.at.tokyo]
+kind = "qemu"
+hosts = ["tk-1"]
+[group.at.osaka]
+kind = "qemu"
+hosts = ["os-1"]
+"#;
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).expect("a name")
+}
+
+fn erp() -> GroupName {
+    GroupName::new("erp").expect("a name")
+}
+
+fn world(seed: u64) -> World {
+    let site = |name: &str| SiteName::new(name).expect("a name");
+    World::new(&WorldSpec {
+        seed,
+        hosts: vec![
+            (host("tk-1"), site("tokyo"), Some(VoterId(1)), false),
+            (host("os-1"), site("osaka"), Some(VoterId(2)), false),
+            (host("ng-1"), site("nagoya"), Some(VoterId(3)), true),
+        ],
+        groups: vec![(erp(), vec![host("tk-1"), host("os-1")])],
+        watchdog_worst: Duration::from_millis(1_100),
+        round_trip_max: Duration::from_millis(40),
+    })
+}
+
+fn tail(world: &World) -> String {
+    let lines = world.trace.iter().rev().take(400).collect::<Vec<_>>();
+    let line = |trace: &&Trace| {
+        let host = trace.host.as_ref().map(ToString::to_string).unwrap_or_else(|| "world".into());
+        format!("{:>10.3} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text)
+    };
+    lines.iter().rev().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn must(world: &mut World, secs: u64, what: &str, done: impl Fn(&World) -> bool) {
+    match world.run_until(Duration::from_secs(secs), &done) {
+        Ok(true) => {}
+        Ok(false) => panic!("{}\nnot within {secs} s: {what}", tail(world)),
+        Err(violation) => panic!("{}\n{violation:?}", tail(world)),
+    }
+}
+
+fn runs_on(world: &World, name: &str) -> bool {
+    world.hosts[&host(name)].places[&erp()].running.is_some()
+}
+
+/// All copies in sync, as the ledger at the witness has it.
+fn is_protected(world: &World) -> bool {
+    let engine = world.hosts[&host("ng-1")].engine();
+    engine.and_then(|engine| engine.ledger().group(&erp())).is_some_and(|group| group.in_sync.len() == 2)
+}
+
+fn settled(seed: u64) -> World {
+    let mut world = world(seed);
+    for name in ["tk-1", "os-1", "ng-1"] {
+        world.power_on(&host(name));
+    }
+    world.run_for(Duration::from_secs(3)).expect("no violation");
+    let ticket =
+        world.ask(&host("ng-1"), Request::Apply { source: SPEC.into(), dry_run: false, reason: "test".into() });
+    must(&mut world, 10, "the spec is applied", |world| world.answers.contains_key(&ticket));
+    assert!(matches!(world.answers[&ticket], Answer::Done { .. }), "{:?}", world.answers[&ticket]);
+    let leads = |world: &World| world.hosts[&host("ng-1")].engine().is_some_and(crate::engine::Engine::is_leader);
+    must(&mut world, 20, "the witness leads", leads);
+    must(&mut world, 30, "erp runs at home", |world| runs_on(world, "tk-1"));
+    must(&mut world, 60, "erp is protected", is_protected);
+    world
+}
+
+#[test]
+fn a_lost_site_is_declared_fenced_and_taken_over_and_the_group_comes_home_by_itself() {
+    let mut world = settled(1);
+    world.run_for(Duration::from_secs(3)).expect("no violation");
+    let killed = world.now_ns;
+    world.power_off(&host("tk-1"));
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    let took = (world.now_ns - killed) / 1_000_000;
+    assert!((3_000..5_500).contains(&took), "{}\ntakeover took {took} ms", tail(&world));
+    world.run_for(Duration::from_secs(3)).expect("no violation");
+    world.power_on(&host("tk-1"));
+    must(&mut world, 60, "erp is protected again", is_protected);
+    must(&mut world, 60, "erp is home by itself", |world| runs_on(world, "tk-1"));
+    must(&mut world, 60, "erp is protected at home", is_protected);
+}
