@@ -3,3 +3,4 @@
 //! A driver performs the engine's effects and turns what it observes into the engine's inputs.
 
 pub mod clock;
+pub mod transport;

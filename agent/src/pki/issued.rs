@@ -53,7 +53,7 @@ impl From<Serial> for String {
 /// The bytes that an even number of hexadecimal digits spells.
 pub(super) fn bytes_from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
-    (digits.len() % 2 == 0).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    digits.len().is_multiple_of(2).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 /// Why a certificate was revoked (RFC 5280 §5.3.1, those that fit).

@@ -38,9 +38,12 @@ pub(super) fn date(unix_seconds: i64) -> Result<OffsetDateTime, PkiError> {
 
 /// A root of this cluster: may sign certificates of holders and lists of revoked ones, nothing below it may sign.
 pub(super) fn root(cluster: &ClusterName, number: u32, validity: Validity) -> Result<CertificateParams, PkiError> {
-    let mut params = dated(validity, draw_serial()?)?;
-    // Each generation has its own name, so that a revocation list can't be taken for another generation's.
-    params.distinguished_name = name(Some(cluster), &format!("antipode root {number}"));
+    let serial = draw_serial()?;
+    let mut params = dated(validity, serial)?;
+    // A name that no other root has, of this cluster or of another one that is called the same: revocation lists and
+    // issuers are looked up by it.
+    let tag = serial.to_string();
+    params.distinguished_name = name(Some(cluster), &format!("antipode root {number} {}", &tag[tag.len() - 12..]));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)

@@ -1,0 +1,149 @@
+//! Connections set up from the other end: admitted, identified, given their place.
+
+use super::admission::{Admission, Verdict};
+use super::arrivals::{Followed, capture};
+use super::beat;
+use super::bulk;
+use super::event::{CloseCode, Path, Refusal, Side};
+use super::frame::STREAM_VERSION;
+use super::quic::Kind;
+use super::remote::Remote;
+use super::shared::{Failure, Shared};
+use super::slot::{Live, Slot};
+use super::stats::Counted;
+use super::tls::{self, Judged};
+use crate::driver::clock;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A handshake that runs; counted from its beginning to its end, however it ends.
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Takes connection attempts on one path for as long as its endpoint lives.
+pub(super) async fn take_attempts(shared: Arc<Shared>, path: Path) {
+    let Some(endpoint) = shared.ends.get(path.index()).map(|end| end.endpoint.clone()) else { return };
+    let mut admission = Admission::new(shared.config.limits.admission, clock::now());
+    let running = Arc::new(AtomicUsize::new(0));
+    while let Some(incoming) = endpoint.accept().await {
+        let address = incoming.remote_address();
+        let Some(kind) = Kind::of_first_id(&incoming.orig_dst_cid()) else {
+            incoming.ignore();
+            shared.refused(None, (address, path), (Refusal::Protocol, Side::Us));
+            continue;
+        };
+        let proven = incoming.remote_address_validated();
+        match admission.judge(clock::now(), address.ip(), proven, running.load(Ordering::Acquire)) {
+            Verdict::Ignore => {
+                incoming.ignore();
+                shared.count_stranger(path, Counted::AttemptsIgnored);
+            }
+            Verdict::Retry => {
+                // Fails only for a proven address, which isn't asked.
+                let _ = incoming.retry();
+                shared.count_stranger(path, Counted::AttemptsRetried);
+            }
+            Verdict::Accept => begin(&shared, (path, kind), incoming, Running::begin(&running)),
+        }
+    }
+}
+
+fn begin(shared: &Arc<Shared>, (path, kind): (Path, Kind), incoming: quinn::Incoming, running: Running) {
+    let address = incoming.remote_address();
+    let trust = shared.trust();
+    let (connecting, id) = capture(|| incoming.accept_with(trust.server(kind)));
+    let followed = match shared.ends.get(path.index()) {
+        Some(end) if kind == Kind::Beat => Some(end.arrivals.follow(id)),
+        _ => None,
+    };
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let limit = shared.config.limits.handshake_max;
+        let handshake = async { connecting.map_err(|e| Failure::of(&e))?.await.map_err(|e| Failure::of(&e)) };
+        let done = tokio::time::timeout(limit, handshake).await;
+        drop(running);
+        let failure = match done {
+            Ok(Ok(connection)) => {
+                let judged = Judged { generation: trust.generation, at: clock::now() };
+                admit(&shared, (path, kind), (connection, followed), judged).await;
+                return;
+            }
+            Ok(Err(Failure::Refused(because, by))) => (because, by),
+            // The other end went away, or took too long: the same to us.
+            Ok(Err(Failure::Unanswered)) | Err(_) => (Refusal::TooSlow, Side::Us),
+        };
+        shared.refused(shared.remote_at(address).as_deref(), (address, path), failure);
+    });
+}
+
+/// The certificate is verified; now it must be that of a peer, at an address of that peer.
+async fn admit(
+    shared: &Arc<Shared>,
+    (path, kind): (Path, Kind),
+    (connection, followed): (quinn::Connection, Option<Followed>),
+    judged: Judged,
+) {
+    let address = connection.remote_address();
+    let remote = match who(shared, &connection, path) {
+        Ok(remote) => remote,
+        Err(code) => {
+            connection.close(code.var_int(), b"");
+            let because = code.as_refusal().unwrap_or(Refusal::Protocol);
+            shared.refused(shared.remote_at(address).as_deref(), (address, path), (because, Side::Us));
+            return;
+        }
+    };
+    let mut live = Live::new(connection, path, false, judged);
+    live.arrivals = followed;
+    let live = Arc::new(live);
+    if !slot(&remote, path, kind).install(&live, shared.us(), &remote.peer.host) {
+        shared.refused(Some(&remote), (address, path), (Refusal::Duplicate, Side::Us));
+        return;
+    }
+    match kind {
+        Kind::Beat => {
+            // If it can't be sent the connection has ended, which `run` will find.
+            let _ = welcome(&live.connection).await;
+            beat::run(Arc::clone(shared), remote, live).await;
+        }
+        Kind::Bulk => {
+            let stream = welcome(&live.connection).await;
+            bulk::run(Arc::clone(shared), remote, live, bulk::Opened::ByThem(stream.ok())).await;
+        }
+    }
+}
+
+fn who(shared: &Shared, connection: &quinn::Connection, path: Path) -> Result<Arc<Remote>, CloseCode> {
+    let host = tls::identify(connection, &shared.config.cluster)?;
+    let remote = shared.remote(&host).ok_or(CloseCode::WrongName)?;
+    let address: SocketAddr = connection.remote_address();
+    let expected = remote.path(path).is_some() && remote.has_address(address.ip());
+    expected.then_some(remote).ok_or(CloseCode::WrongAddress)
+}
+
+fn slot(remote: &Remote, path: Path, kind: Kind) -> &Slot {
+    match remote.path(path) {
+        Some(to) if kind == Kind::Beat => &to.beats,
+        _ => &remote.bulk,
+    }
+}
+
+/// Tells the other end that it is accepted. For bulk the messages follow on the same stream.
+async fn welcome(connection: &quinn::Connection) -> Result<quinn::SendStream, quinn::WriteError> {
+    let mut stream = connection.open_uni().await?;
+    stream.write_all(&[STREAM_VERSION]).await?;
+    Ok(stream)
+}

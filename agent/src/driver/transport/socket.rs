@@ -1,0 +1,387 @@
+//! The UDP socket under QUIC: drops packets of strangers and junk, and stamps the others with the kernel's time.
+//!
+//! One for each path. Packets from addresses that are no peer's, or that can't be of this protocol, never reach QUIC: no
+//! parsing, no reply, no memory.
+//! Sending, segmentation offload, and the options that QUIC wants come from `quinn-udp`; receiving is done here because
+//! that library doesn't hand out the kernel's stamps.
+//!
+//! Not here: whether a known address sends something sensible (QUIC, TLS), and how stamps become moments (`stamp`).
+
+use super::arrivals::{Arrivals, IdKey, Nature, judge};
+use super::stamp::{Reading, arrival};
+use super::stats::{Counted, Counters};
+use crate::driver::clock;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use quinn::udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use quorum::moment::Moment;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
+
+/// Packets dropped in one go before others get their turn again.
+const DROPPED_IN_A_ROW_MAX: usize = 256;
+
+/// The addresses from which packets are taken.
+#[derive(Debug, Default)]
+pub(super) struct KnownAddresses(RwLock<BTreeSet<IpAddr>>);
+
+impl KnownAddresses {
+    pub(super) fn replace(&self, addresses: BTreeSet<IpAddr>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&address.to_canonical())
+    }
+}
+
+/// A bound socket.
+pub(super) struct StampedSocket {
+    io: tokio::net::UdpSocket,
+    udp: UdpSocketState,
+    known: Arc<KnownAddresses>,
+    arrivals: Arc<Arrivals>,
+    counters: Arc<Counters>,
+    ids: IdKey,
+    receiving: Mutex<Receiving>,
+}
+
+struct Receiving {
+    control: Vec<u8>,
+    /// The last moment before which everything had been read.
+    empty_at: Moment,
+}
+
+impl fmt::Debug for StampedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StampedSocket").field("io", &self.io).finish_non_exhaustive()
+    }
+}
+
+/// What a socket shares with the rest of the transport.
+#[derive(Clone)]
+pub(super) struct SocketShared {
+    pub(super) known: Arc<KnownAddresses>,
+    pub(super) arrivals: Arc<Arrivals>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) ids: IdKey,
+    pub(super) buffer_bytes: usize,
+}
+
+impl StampedSocket {
+    /// Binds `address`, present or not, and asks the kernel for stamps. Must be called within a tokio runtime.
+    pub(super) fn bind(address: SocketAddr, shared: SocketShared) -> io::Result<Self> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::DGRAM.nonblocking().cloexec(),
+            Some(socket2::Protocol::UDP),
+        )?;
+        // The interface of one path may be down when the agent starts; that must not stop the other path.
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => {
+                socket.set_only_v6(true)?;
+                socket.set_freebind_v6(true)?;
+            }
+        }
+        // The kernel takes what its limits allow; less is no error.
+        socket.set_recv_buffer_size(shared.buffer_bytes)?;
+        socket.set_send_buffer_size(shared.buffer_bytes)?;
+        socket.bind(&address.into())?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        let socket: std::net::UdpSocket = socket.into();
+        let udp = UdpSocketState::new((&socket).into())?;
+        let io = tokio::net::UdpSocket::from_std(socket)?;
+        let receiving = Mutex::new(Receiving { control: control_room(), empty_at: clock::now() });
+        let SocketShared { known, arrivals, counters, ids, .. } = shared;
+        Ok(Self { io, udp, known, arrivals, counters, ids, receiving })
+    }
+
+    /// Reads packets of known addresses into `buffers`; answers how many, or that the socket is empty.
+    fn receive(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
+        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = clock::now();
+        let (mut taken, mut dropped) = (0, 0);
+        let mut reading = None;
+        while taken < buffers.len().min(metas.len()) && dropped < DROPPED_IN_A_ROW_MAX {
+            let Receiving { control, empty_at } = &mut *receiving;
+            let buffer = std::slice::from_mut(&mut buffers[taken]);
+            let packet = match recvmsg::<SockaddrStorage>(self.io.as_raw_fd(), buffer, Some(control), MsgFlags::empty())
+            {
+                Ok(message) => Packet::read(&message),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => {
+                    *empty_at = started;
+                    break;
+                }
+                Err(_) => None,
+            };
+            match packet {
+                Some(packet) if self.known.has(packet.meta.addr.ip()) => {
+                    let reading = *reading.get_or_insert_with(take_reading);
+                    if self.note(&buffers[taken], &packet, arrival(packet.stamp_ns, reading, *empty_at)) {
+                        metas[taken] = packet.meta;
+                        taken += 1;
+                    } else {
+                        dropped += 1;
+                    }
+                }
+                Some(_) => {
+                    self.counters.add(Counted::PacketsFromStrangers);
+                    dropped += 1;
+                }
+                None => {
+                    self.counters.add(Counted::PacketsMalformed);
+                    dropped += 1;
+                }
+            }
+        }
+        if taken == 0 && dropped < DROPPED_IN_A_ROW_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    /// Notes when each of the packets that the kernel put together in one buffer arrived; answers whether any of them
+    /// is worth passing on. (Junk between good ones can't be taken out; QUIC will drop it.)
+    fn note(&self, buffer: &[u8], packet: &Packet, at: Moment) -> bool {
+        let content = &buffer[..packet.meta.len.min(buffer.len())];
+        let mut good = false;
+        for one in content.chunks(packet.meta.stride.max(1)) {
+            let nature = judge(one, self.ids);
+            if nature != Nature::Ours {
+                self.counters.add(Counted::PacketsMalformed);
+            }
+            good |= nature != Nature::Junk;
+            if let Some(log) = self.arrivals.log_of(one) {
+                log.lock().unwrap_or_else(PoisonError::into_inner).record(at, one.len());
+            }
+        }
+        good
+    }
+}
+
+fn control_room() -> Vec<u8> {
+    use nix::sys::time::TimeSpec;
+    // Stamp, destination, ECN (either family), size of coalesced packets.
+    nix::cmsg_space!(TimeSpec, libc::in6_pktinfo, libc::in_pktinfo, libc::c_int, libc::c_int, libc::c_int)
+}
+
+fn take_reading() -> Reading {
+    let wall = clock_gettime(ClockId::Realtime);
+    let ns = |n: i64| u64::try_from(n).unwrap_or(0);
+    Reading { now: clock::now(), wall_ns: ns(wall.tv_sec).saturating_mul(1_000_000_000) + ns(wall.tv_nsec) }
+}
+
+/// What the kernel says about one buffer.
+struct Packet {
+    meta: RecvMeta,
+    stamp_ns: Option<u64>,
+}
+
+impl Packet {
+    /// `None` for what can't be told or was cut off.
+    fn read(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Self> {
+        if message.flags.contains(MsgFlags::MSG_TRUNC) || message.bytes == 0 {
+            return None;
+        }
+        let addr = socket_address(message.address.as_ref()?)?;
+        let mut meta = RecvMeta { addr, len: message.bytes, stride: message.bytes, ..RecvMeta::default() };
+        let mut stamp_ns = None;
+        for control in message.cmsgs().ok()? {
+            match control {
+                ControlMessageOwned::ScmTimestampns(stamp) => {
+                    let ns = |n: i64| u64::try_from(n).unwrap_or(0);
+                    stamp_ns = Some(ns(stamp.tv_sec()).saturating_mul(1_000_000_000) + ns(stamp.tv_nsec()));
+                }
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    meta.dst_ip = Some(IpAddr::V4(info.ipi_addr.s_addr.to_ne_bytes().into()));
+                }
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    meta.dst_ip = Some(IpAddr::V6(info.ipi6_addr.s6_addr.into()));
+                }
+                ControlMessageOwned::Ipv4Tos(bits) => meta.ecn = EcnCodepoint::from_bits(bits),
+                ControlMessageOwned::Ipv6TClass(bits) => meta.ecn = EcnCodepoint::from_bits(bits as u8),
+                ControlMessageOwned::UdpGroSegments(bytes) if bytes > 0 => meta.stride = bytes as usize,
+                _ => {}
+            }
+        }
+        Some(Self { meta, stamp_ns })
+    }
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::V4((*v4).into()));
+    }
+    address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
+}
+
+impl AsyncUdpSocket for StampedSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller { socket: self, waiting: None })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.io.try_io(Interest::WRITABLE, || self.udp.send((&self.io).into(), transmit))
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            match self.io.try_io(Interest::READABLE, || self.receive(bufs, meta)) {
+                // Strangers only, and more of them: let others run, then go on.
+                Ok(0) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Ok(taken) => return Poll::Ready(Ok(taken)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.udp.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.udp.gro_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.udp.may_fragment()
+    }
+}
+
+type Writable = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+
+/// Waits until the socket takes packets again; one for each connection.
+struct Poller {
+    socket: Arc<StampedSocket>,
+    waiting: Option<Writable>,
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller").finish_non_exhaustive()
+    }
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let socket = &this.socket;
+        let waiting = this.waiting.get_or_insert_with(|| {
+            let socket = Arc::clone(socket);
+            Box::pin(async move { socket.io.writable().await })
+        });
+        let result = ready!(waiting.as_mut().poll(cx));
+        this.waiting = None;
+        Poll::Ready(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn bound(known: &[IpAddr]) -> (Arc<StampedSocket>, SocketShared) {
+        let shared = SocketShared {
+            known: Arc::default(),
+            arrivals: Arc::default(),
+            counters: Arc::default(),
+            ids: key(),
+            buffer_bytes: 1 << 16,
+        };
+        shared.known.replace(known.iter().copied().collect());
+        let address = "127.0.0.1:0".parse().expect("address");
+        (Arc::new(StampedSocket::bind(address, shared.clone()).expect("bind")), shared)
+    }
+
+    async fn next(socket: &StampedSocket) -> (Vec<u8>, RecvMeta) {
+        let mut storage = [0_u8; 4096];
+        let mut metas = [RecvMeta::default()];
+        std::future::poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut storage)], &mut metas))
+            .await
+            .expect("receive");
+        (storage[..metas[0].len].to_vec(), metas[0])
+    }
+
+    fn key() -> IdKey {
+        IdKey::new(&[5; 32])
+    }
+
+    fn beat(mark: u8) -> Vec<u8> {
+        [&[0x40][..], &key().make([7; 4]), &[mark; 50]].concat()
+    }
+
+    #[tokio::test]
+    async fn a_packet_counts_from_when_the_kernel_had_it_and_not_from_when_it_was_read() {
+        let (socket, shared) = bound(&["127.0.0.1".parse().expect("address")]);
+        let followed = shared.arrivals.follow(Some(key().make([7; 4])));
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+        // The kernel switches stamping on a little after the socket asked for it; until then reading is the stamp.
+        let stall = Duration::from_millis(60);
+        let limit = clock::now().plus(Duration::from_secs(60));
+        loop {
+            let sent = clock::now();
+            sender.send_to(&beat(1), socket.local_addr().expect("address")).expect("send");
+            let wake = sent.plus(stall);
+            while !clock::now().both_reached(wake) {
+                std::thread::yield_now();
+            }
+            next(&socket).await;
+            let arrived = followed.take(&[20], clock::now())[0];
+            assert!(arrived >= sent.minus(Duration::from_millis(1)), "{arrived:?} before {sent:?}");
+            if arrived.held_since(sent) < stall / 2 {
+                break;
+            }
+            assert!(!clock::now().either_reached(limit), "the kernel never stamped a packet");
+        }
+    }
+
+    #[tokio::test]
+    async fn packets_of_strangers_are_dropped_unread_and_counted() {
+        let (socket, shared) = bound(&["127.0.0.2".parse().expect("address")]);
+        let to = socket.local_addr().expect("address");
+        let stranger = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let friend = std::net::UdpSocket::bind("127.0.0.2:0").expect("bind");
+        for _ in 0..50 {
+            stranger.send_to(&beat(1), to).expect("send");
+        }
+        friend.send_to(b"good evening", to).expect("send");
+        friend.send_to(&beat(2), to).expect("send");
+        let (content, meta) = next(&socket).await;
+        assert_eq!((content, meta.addr), (beat(2), friend.local_addr().expect("address")));
+        let mut report = Vec::new();
+        shared.counters.report(None, crate::driver::transport::Path(0), &mut report);
+        let seen: Vec<_> = report.iter().map(|c| (c.what, c.count)).collect();
+        assert_eq!(seen, [(Counted::PacketsFromStrangers, 50), (Counted::PacketsMalformed, 1)]);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_not_there_yet_is_bound_all_the_same() {
+        let shared = bound(&[]).1;
+        let absent = "192.0.2.77:0".parse().expect("address");
+        StampedSocket::bind(absent, shared).expect("bind an address of no interface");
+    }
+}

@@ -1,0 +1,319 @@
+//! What goes through, and what happens when it can't.
+
+use crate::world::*;
+use antipode::driver::clock;
+use antipode::driver::transport::{
+    BiStream, Channel, Counted, DATAGRAM_BYTES_MAX, Dial, FRAME_BYTES_MAX, Limits, Path, SendError, TransportEvent,
+};
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+async fn stream_of(node: &mut Node) -> (u8, BiStream) {
+    let found = tokio::time::timeout(LIMIT, async {
+        loop {
+            match node.events.recv().await.expect("the transport runs") {
+                TransportEvent::Stream { kind, stream, .. } => return (kind, stream),
+                _ => continue,
+            }
+        }
+    });
+    found.await.expect("a stream")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beats_messages_and_streams_go_both_ways_under_the_names_of_the_certificates() {
+    let world = World::new("c");
+    let (mut a, mut b) = pair(&world).await;
+    beat(&a, &mut b, Path(0), b"from a").await;
+    beat(&b, &mut a, Path(0), b"from b").await;
+    a.handle.send_message(&b.name, Channel(1), Bytes::from_static(b"hello b")).expect("queue");
+    assert_eq!(b.message(b"hello b").await, a.name);
+    b.handle.send_message(&a.name, Channel(2), Bytes::from_static(b"hello a")).expect("queue");
+    assert_eq!(a.message(b"hello a").await, b.name);
+    let mut near = b.handle.open_stream(&a.name, 9).await.expect("open");
+    let (kind, mut far) = stream_of(&mut a).await;
+    assert_eq!((kind, far.peer()), (9, &b.name));
+    near.write_all(b"question").await.expect("write");
+    near.shutdown().await.expect("shut down");
+    let mut heard = String::new();
+    far.read_to_string(&mut heard).await.expect("read");
+    far.write_all(b"answer").await.expect("write");
+    drop(far);
+    let mut answer = String::new();
+    near.read_to_string(&mut answer).await.expect("read");
+    assert_eq!((heard.as_str(), answer.as_str()), ("question", "answer"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_arrive_once_in_order_and_up_to_the_largest() {
+    let world = World::new("c");
+    let (a, mut b) = pair(&world).await;
+    let sizes = [0, 1, 1500, FRAME_BYTES_MAX, 7];
+    for (n, size) in sizes.into_iter().enumerate() {
+        a.handle.send_message(&b.name, Channel(n as u8), Bytes::from(vec![n as u8; size])).expect("queue");
+    }
+    let too_large = a.handle.send_message(&b.name, Channel(0), Bytes::from(vec![0; FRAME_BYTES_MAX + 1]));
+    assert_eq!(too_large, Err(SendError::TooLarge));
+    for (n, size) in sizes.into_iter().enumerate() {
+        let wanted = |event: &TransportEvent| match event {
+            TransportEvent::Message { channel, bytes, .. } => Some((channel.0, bytes.len())),
+            _ => None,
+        };
+        assert_eq!(b.next("message", wanted).await, (n as u8, size));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beat_of_the_promised_size_fits_and_a_larger_one_is_refused() {
+    let world = World::new("c");
+    let (a, mut b) = pair(&world).await;
+    let most = a.handle.datagram_bytes_max(&b.name, Path(0)).expect("up");
+    assert!(most >= DATAGRAM_BYTES_MAX, "{most}");
+    static FULL: [u8; DATAGRAM_BYTES_MAX] = [5; DATAGRAM_BYTES_MAX];
+    beat(&a, &mut b, Path(0), &FULL).await;
+    let sent = a.handle.send_datagram(&b.name, Path(0), Bytes::from(vec![0; most + 1]));
+    assert_eq!(sent, Err(SendError::TooLarge));
+    assert_eq!(a.counted(Counted::DatagramsTooLarge), 1);
+    assert_eq!(a.handle.send_datagram(&host("z"), Path(0), Bytes::new()), Err(SendError::UnknownPeer));
+    assert_eq!(a.handle.send_datagram(&b.name, Path(1), Bytes::new()), Err(SendError::UnknownPeer));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_peer_is_connected_again_whoever_dials() {
+    for restarted in ["a", "b"] {
+        let world = World::new("c");
+        let (a, b) = pair(&world).await;
+        let (mut stays, goes) = if restarted == "a" { (b, a) } else { (a, b) };
+        let (name, addresses) = (goes.name.clone(), goes.addresses());
+        // Killed, not shut down: nobody says goodbye.
+        let identity = antipode::pki::IdentityFiles::in_directory(&world.base.path().join(restarted));
+        kill(goes).await;
+        let mut back = Node::start(world.config(restarted, identity, addresses));
+        back.handle.update_peers(vec![stays.as_peer(Dial::ByName)]).expect("peers");
+        let started = clock::now();
+        let sending = async {
+            loop {
+                // The one that stays goes on with its beats: they are what wakes the restarted one's resets.
+                let _ = stays.handle.send_datagram(&name, Path(0), Bytes::from_static(b"beat"));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let peer = stays.name.clone();
+        tokio::select! { () = sending => {}, () = back.up(&peer, Path(0)) => {} }
+        beat(&back, &mut stays, Path(0), b"back").await;
+        let took = clock::now().held_since(started);
+        assert!(took < Limits::default().beat_idle_max / 2, "{took:?}: not by waiting for the idle timeout");
+    }
+}
+
+/// Ends a host as a crash does: its socket is gone, and nothing was said.
+async fn kill(node: Node) {
+    let address = node.addresses()[0];
+    node.handle.update_peers(vec![]).expect("no peers");
+    drop(node);
+    eventually("the port is free again", || std::net::UdpSocket::bind(address).is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_both_dial_they_settle_on_one_connection() {
+    let world = World::new("c");
+    let (mut a, mut b) = (world.start("a"), world.start("b"));
+    a.handle.update_peers(vec![b.as_peer(Dial::Us)]).expect("peers");
+    b.handle.update_peers(vec![a.as_peer(Dial::Us)]).expect("peers");
+    a.up(&b.name, Path(0)).await;
+    b.up(&a.name, Path(0)).await;
+    beat(&a, &mut b, Path(0), b"from a").await;
+    beat(&b, &mut a, Path(0), b"from b").await;
+    // Settled: what came up and didn't go down again is one connection at each end, and it stays.
+    let left = |n: &Node| n.counted(Counted::ConnectionsUp) - n.counted(Counted::ConnectionsDown);
+    eventually("one connection at each end", || left(&a) == 1 && left(&b) == 1).await;
+    let dials = a.counted(Counted::Dials) + b.counted(Counted::Dials);
+    for _ in 0..20 {
+        beat(&a, &mut b, Path(0), b"more").await;
+    }
+    assert_eq!(a.counted(Counted::Dials) + b.counted(Counted::Dials), dials, "nobody dials any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_path_carries_on_when_the_other_is_cut_and_bulk_moves_over() {
+    let world = World::new("c");
+    let start = |name: &str| {
+        let (identity, _) = world.equip(name);
+        Node::start(world.config(name, identity, vec![loopback(), loopback()]))
+    };
+    let (mut a, mut b) = (start("a"), start("b"));
+    let relay = Relay::to(b.addresses()[0]).await;
+    let mut via_relay = b.as_peer(Dial::Us);
+    via_relay.addresses[0] = relay.address;
+    a.handle.update_peers(vec![via_relay]).expect("peers");
+    b.handle.update_peers(vec![a.as_peer(Dial::Them)]).expect("peers");
+    a.up(&host("b"), Path(0)).await;
+    a.up(&host("b"), Path(1)).await;
+    a.handle.send_message(&b.name, Channel(0), Bytes::from_static(b"before")).expect("queue");
+    b.message(b"before").await;
+    // Bulk takes the path that beats were heard on last: have it on the one that will be cut.
+    let on_first = |n: &Node| n.handle.paths().iter().any(|p| p.path == Path(0) && p.carries_bulk);
+    assert!(on_first(&a), "{:?}", a.handle.paths());
+    relay.cut(true);
+    let messages = async {
+        loop {
+            for path in [Path(0), Path(1)] {
+                let _ = b.handle.send_datagram(&a.name, path, Bytes::from_static(b"beat"));
+            }
+            let _ = a.handle.send_message(&host("b"), Channel(0), Bytes::from_static(b"after"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let arrives = async {
+        loop {
+            if let Some(TransportEvent::Message { bytes, .. }) = b.events.recv().await
+                && bytes == "after"
+            {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = messages => {}
+        done = tokio::time::timeout(LIMIT, arrives) => done.expect("a message over the second path"),
+    }
+    assert!(a.counted(Counted::BulkStalled) >= 1);
+    assert!(a.handle.paths().iter().any(|p| p.path == Path(1) && p.carries_bulk));
+    beat(&a, &mut b, Path(1), b"second path").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_beat_after_a_cut_arrives_at_once_on_the_old_connection() {
+    let world = World::new("c");
+    let (a, mut b) = (world.start("a"), world.start("b"));
+    let relay = Relay::to(b.addresses()[0]).await;
+    let mut via_relay = b.as_peer(Dial::Us);
+    via_relay.addresses[0] = relay.address;
+    a.handle.update_peers(vec![via_relay]).expect("peers");
+    b.handle.update_peers(vec![a.as_peer(Dial::Them)]).expect("peers");
+    b.up(&a.name, Path(0)).await;
+    beat(&a, &mut b, Path(0), b"before").await;
+    let ups = b.counted(Counted::ConnectionsUp);
+    relay.cut(true);
+    // 4 s of beats of full size at twice the usual rate: far more than a usual congestion window holds back.
+    let cut_at = clock::now();
+    while clock::now().held_since(cut_at) < Duration::from_secs(4) {
+        let _ = a.handle.send_datagram(&b.name, Path(0), Bytes::from(vec![1; DATAGRAM_BYTES_MAX]));
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    relay.cut(false);
+    let healed = clock::now();
+    beat(&a, &mut b, Path(0), b"after").await;
+    let took = clock::now().held_since(healed);
+    assert!(took < Duration::from_millis(1000), "{took:?}");
+    assert_eq!(b.counted(Counted::ConnectionsUp), ups, "no new connection was needed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_stops_taking_loses_the_oldest_beats_and_nothing_grows() {
+    let world = World::new("c");
+    let a = world.start("a");
+    let (identity, _) = world.equip("b");
+    let mut config = world.config("b", identity, vec![loopback()]);
+    config.limits.datagrams_held_max = 16;
+    let mut b = Node::start_with_room(config, 4);
+    introduce(&[&a, &b]);
+    eventually("the path is up", || a.is_up(Path(0)) && b.is_up(Path(0))).await;
+    let mut sent = 0_u32;
+    while b.counted(Counted::DatagramsDroppedReceiving) < 100 {
+        // Paced by the clock of the reader: each one is on its own.
+        let before = b.counted(Counted::DatagramsDroppedReceiving) + b.counted(Counted::DatagramsReceived);
+        a.handle.send_datagram(&b.name, Path(0), Bytes::copy_from_slice(&sent.to_be_bytes())).expect("send");
+        sent += 1;
+        let _ = before;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut left = Vec::new();
+    let newest = sent - 1;
+    while left.last() != Some(&newest) {
+        let wanted = |event: &TransportEvent| match event {
+            TransportEvent::Datagram { bytes, .. } => bytes.first_chunk().map(|b| u32::from_be_bytes(*b)),
+            _ => None,
+        };
+        left.push(b.next("beat", wanted).await);
+    }
+    assert!(left.len() <= 4 + 16 + 1, "{} were held", left.len());
+    assert!(left.is_sorted(), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_to_a_peer_that_is_away_waits_in_a_bounded_queue_and_sending_never_waits() {
+    let world = World::new("c");
+    let (a, b) = pair(&world).await;
+    let name = b.name.clone();
+    drop(b);
+    let started = clock::now();
+    let megabyte = Bytes::from(vec![0; 1 << 20]);
+    let taken = (0..100).filter(|_| a.handle.send_message(&name, Channel(0), megabyte.clone()).is_ok()).count();
+    assert!(clock::now().held_since(started) < Duration::from_secs(10));
+    assert!((8..=12).contains(&taken), "{taken} of 100 megabytes were taken");
+    assert!(a.counted(Counted::MessagesRefused) >= 88);
+}
+
+/// The peer runs in a thread and runtime of its own; this thread's runtime is stopped for a while and reads late.
+#[test]
+fn beats_read_after_a_stall_carry_the_moments_at_which_they_arrived() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let world = World::new("c");
+    let (here, there) = (runtime(), runtime());
+    let mut b = here.block_on(async { world.start("b") });
+    let a = there.block_on(async { world.start("a") });
+    introduce(&[&a, &b]);
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let to = b.name.clone();
+    let sender = std::thread::spawn(move || {
+        there.block_on(async {
+            let mut tick = tokio::time::interval(Duration::from_millis(20));
+            while stopped.try_recv().is_err() {
+                tick.tick().await;
+                let sent = clock::now().boot_ns.to_be_bytes();
+                let _ = a.handle.send_datagram(&to, Path(0), Bytes::copy_from_slice(&sent));
+            }
+        });
+    });
+    let lateness = |event: &TransportEvent| match event {
+        TransportEvent::Datagram { bytes, received, .. } => {
+            let sent = u64::from_be_bytes(*bytes.first_chunk().expect("a moment"));
+            Some((sent, Duration::from_nanos(received.boot_ns.saturating_sub(sent))))
+        }
+        _ => None,
+    };
+    here.block_on(b.next("first beat", lateness));
+    // On a loaded machine a beat may really be on its way for long; the best of several rounds is judged.
+    let mut best = Duration::MAX;
+    for _ in 0..20 {
+        let stall_begins = clock::now();
+        while clock::now().held_since(stall_begins) < Duration::from_millis(400) {
+            std::thread::yield_now();
+        }
+        let woken = clock::now();
+        let mut worst = Duration::ZERO;
+        let mut read = 0;
+        here.block_on(async {
+            loop {
+                let (sent, late) = b.next("beat", lateness).await;
+                if sent > woken.boot_ns {
+                    break;
+                }
+                if sent > stall_begins.boot_ns {
+                    worst = worst.max(late);
+                    read += 1;
+                }
+            }
+        });
+        assert!(read > 0, "beats came in while nobody read");
+        best = best.min(worst);
+        if best < Duration::from_millis(50) {
+            break;
+        }
+    }
+    stop.send(()).expect("the sender runs");
+    sender.join().expect("the sender ends");
+    assert!(best < Duration::from_millis(150), "read up to 400 ms late, and {best:?} of it shows");
+}
