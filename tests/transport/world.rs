@@ -171,7 +171,7 @@ impl Node {
         while self.counted(what) < count {
             let waited = clock::now().held_since(started);
             assert!(waited < LIMIT, "{}: no {count} {what:?}, but {:?}", self.name, self.handle.stats());
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            pause(5).await;
         }
     }
 
@@ -180,12 +180,18 @@ impl Node {
     }
 }
 
+/// The time between two beats, or between two looks at a condition.
+pub async fn pause(milliseconds: u64) {
+    let period = Duration::from_millis(milliseconds);
+    tokio::time::interval_at(tokio::time::Instant::now() + period, period).tick().await;
+}
+
 /// Waits for a condition.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let started = clock::now();
     while !condition() {
         assert!(clock::now().held_since(started) < LIMIT, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        pause(5).await;
     }
 }
 
@@ -212,7 +218,7 @@ pub async fn beat(from: &Node, to: &mut Node, path: Path, content: &'static [u8]
     let sent = async {
         loop {
             let _ = from.handle.send_datagram(&receiver, path, Bytes::from_static(content));
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            pause(20).await;
         }
     };
     let name = from.name.clone();
@@ -318,6 +324,7 @@ impl Stranger {
 struct TrustAnybody(Arc<rustls::crypto::CryptoProvider>);
 
 impl rustls::client::danger::ServerCertVerifier for TrustAnybody {
+    // So many parameters: the trait's signature.
     fn verify_server_cert(
         &self,
         _: &rustls::pki_types::CertificateDer<'_>,

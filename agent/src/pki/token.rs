@@ -234,6 +234,7 @@ struct PinnedRoot {
 }
 
 impl ServerCertVerifier for PinnedRoot {
+    // So many parameters: the trait's signature.
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

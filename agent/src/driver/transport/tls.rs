@@ -192,6 +192,7 @@ fn client_tls(
 struct SameForServers(Arc<dyn ClientCertVerifier>);
 
 impl ServerCertVerifier for SameForServers {
+    // So many parameters: the trait's signature.
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
