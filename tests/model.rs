@@ -22,3 +22,10 @@ mod lease_cases;
 mod change;
 #[path = "model/change_cases.rs"]
 mod change_cases;
+
+#[path = "model/logbook.rs"]
+mod logbook;
+#[path = "model/ticket.rs"]
+mod ticket;
+#[path = "model/ticket_cases.rs"]
+mod ticket_cases;
