@@ -44,6 +44,16 @@ impl FaultyBlocks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A disk that has these bytes on it.
+    pub fn with_image(image: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Blocks { cached: image.clone(), durable: image, ..Blocks::default() })))
+    }
+
+    /// What is durable.
+    pub fn image(&self) -> Vec<u8> {
+        self.lock().durable.clone()
+    }
+
     /// The power goes at the `operations`-th write, resize or sync from now; that one and all later ones fail.
     pub fn cut_power_after(&self, operations: u64) {
         self.lock().power_left = Some(operations);

@@ -35,15 +35,16 @@ impl FileStore {
     /// # Errors
     /// [`StorageError`] when another process has it, the disk refuses, or it is damaged.
     pub fn at(path: &Path) -> Result<Self, StorageError> {
-        let is_new = !path.exists();
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let file = file.map_err(|source| StorageError::Io { doing: "open the voter's store", source })?;
-        let backend = redb::backends::FileBackend::new(file).map_err(|error| opened(error, path))?;
-        let store = Self::on(backend, path)?;
-        if is_new {
-            sync_directory(path)?;
+        if !path.exists() {
+            create(path)?;
         }
-        Ok(store)
+        Self::in_file(path, path)
+    }
+
+    fn in_file(file: &Path, path: &Path) -> Result<Self, StorageError> {
+        let opened_file = OpenOptions::new().read(true).write(true).open(file).map_err(io("open the voter's store"))?;
+        let backend = redb::backends::FileBackend::new(opened_file).map_err(|error| opened(error, path))?;
+        Self::on(backend, path)
     }
 
     /// Opens the store on any blocks. `path` is for messages.
@@ -63,14 +64,34 @@ impl FileStore {
     }
 }
 
-/// A new file is only there after a crash if its directory was synced.
-fn sync_directory(path: &Path) -> Result<(), StorageError> {
+/// Makes an empty store under another name and then gives it its own: a crash leaves none or a whole one.
+fn create(path: &Path) -> Result<(), StorageError> {
+    let doing = io("create the voter's store");
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let half_made = Path::new(&name);
+    match std::fs::remove_file(half_made) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(doing(error)),
+        _ => {}
+    }
+    let new = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(half_made);
+    let file = new.map_err(&doing)?;
+    drop(FileStore::in_file(half_made, path)?);
+    file.sync_all().map_err(&doing)?;
+    std::fs::rename(half_made, path).map_err(&doing)?;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|source| StorageError::Io { doing: "sync the directory of the voter's store", source })
+    // Without it the new name may be gone after a crash.
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(doing)
+}
+
+fn io(doing: &'static str) -> impl Fn(std::io::Error) -> StorageError {
+    move |source| match source.kind() {
+        ErrorKind::StorageFull => StorageError::Full { doing },
+        _ => StorageError::Io { doing, source },
+    }
 }
 
 fn opened(error: DatabaseError, path: &Path) -> StorageError {
@@ -86,11 +107,10 @@ fn opened(error: DatabaseError, path: &Path) -> StorageError {
 fn failed(doing: &'static str, error: redb::Error) -> StorageError {
     match error {
         redb::Error::Corrupted(what) => StorageError::Damaged { what },
-        redb::Error::Io(source) if source.kind() == ErrorKind::StorageFull => StorageError::Full { doing },
         redb::Error::Io(source) if source.kind() == ErrorKind::InvalidData => {
             StorageError::Damaged { what: source.to_string() }
         }
-        redb::Error::Io(source) => StorageError::Io { doing, source },
+        redb::Error::Io(source) => io(doing)(source),
         other => StorageError::Io { doing, source: std::io::Error::other(other) },
     }
 }

@@ -69,14 +69,19 @@ impl MemoryDisk {
         Self(Arc::new(Mutex::new(Records { cached: durable.clone(), durable, ..Records::default() })))
     }
 
+    /// How many bits are stored.
+    pub fn bits(&self) -> u64 {
+        self.lock().cached.values().map(|value| value.len() as u64 * 8).sum()
+    }
+
     /// Flips one bit of the stored bytes, counted over all records; whatever `bit` is, one is hit.
     /// Does nothing on an empty disk.
     pub fn flip_bit(&self, bit: u64) {
-        let mut records = self.lock();
-        let bits: u64 = records.cached.values().map(|value| value.len() as u64 * 8).sum();
+        let bits = self.bits();
         if bits == 0 {
             return;
         }
+        let mut records = self.lock();
         let mut at = bit % bits;
         for value in records.cached.values_mut() {
             let here = value.len() as u64 * 8;
@@ -103,7 +108,14 @@ impl MemoryStore {
     /// # Errors
     /// [`StorageError::Damaged`] after a bit was flipped.
     pub fn on(disk: &MemoryDisk) -> Result<Self, StorageError> {
-        Self::open(MemoryBacking(disk.clone()))
+        Self::open(MemoryBacking::on(disk))
+    }
+}
+
+impl MemoryBacking {
+    /// The records of `disk`.
+    pub fn on(disk: &MemoryDisk) -> Self {
+        Self(disk.clone())
     }
 }
 
