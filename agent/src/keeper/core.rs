@@ -177,8 +177,8 @@ pub enum Phase {
     Settling(Moment),
     /// Frozen and empty; waits for a larger host epoch.
     Rest,
-    /// A larger one came; the slice is being thawed for it.
-    Thawing(Head),
+    /// A larger one came; the slice is being thawed for it. Whether that was ordered since the last pet.
+    Thawing(Head, bool),
     /// Its workloads may run until the lease ends.
     Armed(Head),
 }
@@ -240,7 +240,7 @@ impl Core {
             Phase::Clearing(stage) => self.clearing(now, stage, facts),
             Phase::Settling(since) => self.settling(now, since, facts),
             Phase::Rest => self.rest(now, verdict, facts),
-            Phase::Thawing(head) => self.thawing(now, head, facts),
+            Phase::Thawing(head, ordered) => self.thawing(now, (head, ordered), facts),
             Phase::Armed(head) => self.armed(now, (head, verdict), facts),
         }
     }
@@ -417,7 +417,7 @@ impl Core {
         match admitted {
             Ok(Some(head)) => {
                 self.adopt(head);
-                self.phase = Phase::Thawing(head);
+                self.phase = Phase::Thawing(head, true);
                 return Action::Thaw(head.he);
             }
             Ok(None) => self.reason = Reason::None,
@@ -447,13 +447,14 @@ impl Core {
         }
     }
 
-    fn thawing(&mut self, now: Moment, head: Head, facts: &Facts) -> Action {
+    fn thawing(&mut self, now: Moment, (head, ordered): (Head, bool), facts: &Facts) -> Action {
         if !self.may_pet(now, head.expiry, facts) {
             return self.retire(head.he, Reason::Expired);
         }
         let thawed = facts.slice.is_some_and(|slice| !slice.frozen) && facts.helpers == Helpers::Ready;
         if !thawed {
-            return Action::Thaw(head.he);
+            self.phase = Phase::Thawing(head, !ordered);
+            return if ordered { Action::Pet } else { Action::Thaw(head.he) };
         }
         self.phase = Phase::Armed(head);
         self.armed(now, (head, Ok(None)), facts)
@@ -472,7 +473,7 @@ impl Core {
     /// The host epoch that is armed, if one is.
     pub fn armed_epoch(&self) -> Option<HostEpoch> {
         match self.phase {
-            Phase::Armed(head) | Phase::Thawing(head) => Some(head.he),
+            Phase::Armed(head) | Phase::Thawing(head, _) => Some(head.he),
             Phase::Clearing(_) | Phase::Settling(_) | Phase::Rest => None,
         }
     }

@@ -23,17 +23,32 @@
 //! Code map: `core` decides · `driver` acts · `slots`, `record`, `page`, `armed` are what is shared · `device` resets
 //! · `slice` kills · `helper` runs programs · `holder` outlives · `handover` upgrades · `fire` commissions.
 
+pub mod args;
 pub mod armed;
 pub mod core;
 pub mod device;
+pub mod driver;
+pub mod fire;
+pub mod handover;
+pub mod helper;
+pub mod holder;
 mod layout;
 pub mod link;
 pub mod packet;
 pub mod page;
+pub mod posture;
 pub mod record;
+pub mod run;
+pub mod show;
+pub mod signals;
+pub mod slice;
 pub mod slots;
 
+pub use args::KeeperArgs;
 pub use armed::{ArmedGroup, ArmedSet, GROUPS_MAX};
+pub use holder::HolderArgs;
 pub use link::{KeeperLink, LinkError, PageReader};
 pub use page::{Attestation, Page, PageState, Posture};
 pub use record::Record;
+pub use run::{KeeperError, run};
+pub use slice::{GroupCgroup, SliceRoot};

@@ -48,6 +48,7 @@ pub fn listen(path: &Path) -> Result<OwnedFd, Errno> {
         Err(errno) => return Err(errno),
     }
     let fd = socket()?;
+    rustix::io::ioctl_fionbio(&fd, true)?;
     rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&fd, 16)?;
     Ok(fd)

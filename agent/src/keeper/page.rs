@@ -101,10 +101,12 @@ pub struct Page {
     pub pid: u32,
     /// What it is doing.
     pub state: PageState,
-    /// Why the last record was refused, the last pet withheld, or the last order not followed.
+    /// Why the last record was refused or the last pet withheld.
     pub reason: Reason,
     /// Why the last host epoch was retired.
     pub cause: Reason,
+    /// Why the last order (stop, upgrade) was not followed.
+    pub order: Reason,
     /// The armed host epoch, if one is.
     pub armed: Option<HostEpoch>,
     /// The latch: no host epoch up to this one runs or renews again.
@@ -172,6 +174,7 @@ impl Page {
         put.u8(self.state as u8)?;
         put.u8(self.reason as u8)?;
         put.u8(self.cause as u8)?;
+        put.u8(self.order as u8)?;
         put.u64(self.armed.unwrap_or_default().0)?;
         put.u64(self.retired.0)?;
         put.u64(self.echoed)?;
@@ -208,6 +211,7 @@ impl Page {
             state: PageState::from_code(take.u8()?).ok_or(PageError::Malformed)?,
             reason: Reason::from_code(take.u8()?).ok_or(PageError::Malformed)?,
             cause: Reason::from_code(take.u8()?).ok_or(PageError::Malformed)?,
+            order: Reason::from_code(take.u8()?).ok_or(PageError::Malformed)?,
             armed: Some(HostEpoch(take.u64()?)).filter(|&he| he != HostEpoch::default()),
             retired: HostEpoch(take.u64()?),
             echoed: take.u64()?,

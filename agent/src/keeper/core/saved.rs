@@ -32,7 +32,7 @@ impl Core {
         let armed = match self.phase {
             Phase::Armed(head) => Some(head),
             Phase::Rest if self.owed.is_none() => None,
-            Phase::Rest | Phase::Clearing(_) | Phase::Settling(_) | Phase::Thawing(_) => return None,
+            Phase::Rest | Phase::Clearing(_) | Phase::Settling(_) | Phase::Thawing(..) => return None,
         };
         Some(Saved {
             armed,
@@ -66,7 +66,7 @@ impl Core {
     /// The moment at which the armed lease ends.
     pub fn expiry(&self) -> Option<Moment> {
         match self.phase {
-            Phase::Armed(head) | Phase::Thawing(head) => Some(head.expiry),
+            Phase::Armed(head) | Phase::Thawing(head, _) => Some(head.expiry),
             Phase::Clearing(_) | Phase::Settling(_) | Phase::Rest => None,
         }
     }

@@ -134,7 +134,7 @@ impl Bench {
             Phase::Clearing(_) => "clearing".to_owned(),
             Phase::Settling(_) => "settling".to_owned(),
             Phase::Rest => "rest".to_owned(),
-            Phase::Thawing(head) => format!("thawing {}", head.he),
+            Phase::Thawing(head, _) => format!("thawing {}", head.he),
             Phase::Armed(head) => format!("armed {}", head.he),
         };
         let mut line = phase;

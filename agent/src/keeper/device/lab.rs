@@ -4,7 +4,7 @@
 //! the countdown anew; whoever holds a copy of the socket holds the device open; one opener at a time. The chassis
 //! stops it only when told to by [`code::DISARM`], the lab's magic close.
 
-use super::{DeviceError, DeviceFacts, DeviceKind, Watchdog};
+use super::{DeviceError, DeviceFacts, DeviceKind, Opened, Watchdog};
 use crate::keeper::packet;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,42 +42,46 @@ pub(super) struct LabDog {
     facts: DeviceFacts,
 }
 
+/// Connects to the chassis at `path` and sets its watchdog up.
+pub(super) fn open(path: &Path, timeout: Duration) -> Result<Opened, DeviceError> {
+    let refused = |errno| DeviceError::Open { path: path.to_owned(), errno };
+    let socket = packet::connect(path, ANSWER_LIMIT).map_err(refused)?;
+    let greeting = packet::receive(socket.as_fd()).map_err(refused)?;
+    match greeting.code() {
+        Some(code::OPENED) => Ok(adopt(socket, timeout)),
+        Some(code::BUSY) => Err(DeviceError::Busy),
+        Some(_) | None => Err(refused(Errno::PROTO)),
+    }
+}
+
+/// Takes over an open connection.
+pub(super) fn adopt(socket: OwnedFd, timeout: Duration) -> Opened {
+    let facts = DeviceFacts {
+        nowayout: true,
+        survives_reboot: true,
+        sleep_masked: true,
+        ..DeviceFacts::named(DeviceKind::Lab, DRIVER)
+    };
+    let mut dog = LabDog { socket, facts };
+    let fault = dog.set_up(timeout).err();
+    Opened { dog: Box::new(dog), fault }
+}
+
 impl LabDog {
-    pub(super) fn open(path: &Path, timeout: Duration) -> Result<Self, DeviceError> {
-        let refused = |errno| DeviceError::Open { path: path.to_owned(), errno };
-        let socket = packet::connect(path, ANSWER_LIMIT).map_err(refused)?;
-        let greeting = packet::receive(socket.as_fd()).map_err(refused)?;
-        match greeting.code() {
-            Some(code::OPENED) => Self::set_up(socket, timeout),
-            Some(code::BUSY) => Err(DeviceError::Busy),
-            Some(_) | None => Err(refused(Errno::PROTO)),
-        }
-    }
-
-    pub(super) fn adopt(kept: OwnedFd, timeout: Duration) -> Result<Self, DeviceError> {
-        Self::set_up(kept, timeout)
-    }
-
-    fn set_up(socket: OwnedFd, timeout: Duration) -> Result<Self, DeviceError> {
-        let facts = DeviceFacts {
-            nowayout: true,
-            survives_reboot: true,
-            sleep_masked: true,
-            ..DeviceFacts::named(DeviceKind::Lab, DRIVER)
-        };
-        let mut dog = Self { socket, facts };
+    fn set_up(&mut self, timeout: Duration) -> Result<(), DeviceError> {
         let step = Duration::from_millis(1);
         let wanted = u32::try_from(timeout.as_millis()).ok().filter(|&ms| ms > 0);
         let wanted = wanted.ok_or(DeviceError::Granularity { wanted: timeout, step })?;
-        if dog.ask("read the timeout", &[code::TIMEOUT], code::TIMEOUT)? != wanted {
-            dog.ask("set the timeout", &packet::numbered(code::SET_TIMEOUT, wanted), code::TIMEOUT)?;
+        if self.ask("read the timeout", &packet::numbered(code::TIMEOUT, 0), code::TIMEOUT)? != wanted {
+            self.ask("set the timeout", &packet::numbered(code::SET_TIMEOUT, wanted), code::TIMEOUT)?;
         }
-        let actual = dog.ask("read the timeout", &[code::TIMEOUT], code::TIMEOUT)?;
-        dog.facts.timeout = Duration::from_millis(actual.into());
-        if actual != wanted {
-            return Err(DeviceError::ReadBack { wanted: timeout, actual: dog.facts.timeout });
+        let actual = self.ask("read the timeout", &packet::numbered(code::TIMEOUT, 0), code::TIMEOUT)?;
+        self.facts.timeout = Duration::from_millis(actual.into());
+        let wanted = Duration::from_millis(wanted.into());
+        if self.facts.timeout == wanted {
+            return Ok(());
         }
-        Ok(dog)
+        Err(DeviceError::ReadBack { wanted, actual: self.facts.timeout })
     }
 
     fn ask(&self, asked: &'static str, question: &[u8], answer: u8) -> Result<u32, DeviceError> {
@@ -98,7 +102,7 @@ impl Watchdog for LabDog {
     }
 
     fn time_left(&self) -> Option<Duration> {
-        let left = self.ask("read what is left", &[code::TIME_LEFT], code::TIME_LEFT).ok()?;
+        let left = self.ask("read what is left", &packet::numbered(code::TIME_LEFT, 0), code::TIME_LEFT).ok()?;
         Some(Duration::from_millis(left.into()))
     }
 

@@ -206,6 +206,17 @@ pub trait Watchdog: std::fmt::Debug {
     fn disarm(&mut self) -> Result<(), DeviceError>;
 }
 
+/// An open watchdog, and why it can't be trusted if it can't.
+///
+/// A watchdog with a fault is kept open all the same: it counts down, and closing it would only let it fire.
+#[derive(Debug)]
+pub struct Opened {
+    /// The watchdog.
+    pub dog: Box<dyn Watchdog>,
+    /// What went wrong after it was open.
+    pub fault: Option<DeviceError>,
+}
+
 /// Which watchdog to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchdogSpec {
@@ -235,25 +246,23 @@ impl WatchdogSpec {
     /// Opens and sets up the watchdog; `None` if there is none to open. This is a pet.
     ///
     /// # Errors
-    /// [`DeviceError`]; after a successful open the countdown runs.
-    pub fn open(&self, timeout: Duration) -> Result<Option<Box<dyn Watchdog>>, DeviceError> {
-        Ok(match self {
-            Self::None => None,
-            Self::Real(path) => Some(Box::new(real::RealDog::open(path, timeout)?)),
-            Self::Lab(path) => Some(Box::new(lab::LabDog::open(path, timeout)?)),
-        })
+    /// [`DeviceError`] if it could not be opened: nothing counts down because of us.
+    pub fn open(&self, timeout: Duration) -> Result<Option<Opened>, DeviceError> {
+        match self {
+            Self::None => Ok(None),
+            Self::Real(path) => real::open(path, timeout).map(Some),
+            Self::Lab(path) => lab::open(path, timeout).map(Some),
+        }
     }
 
-    /// Takes over a descriptor that was kept open. No pet, unless the timeout has to be set anew.
-    ///
-    /// # Errors
-    /// [`DeviceError`]; the descriptor is closed only if it isn't of this kind of watchdog.
-    pub fn adopt(&self, kept: OwnedFd, timeout: Duration) -> Result<Option<Box<dyn Watchdog>>, DeviceError> {
-        Ok(match self {
+    /// Takes over a descriptor that was kept open; `None` if there is no watchdog to be. No pet, unless the timeout
+    /// has to be set anew.
+    pub fn adopt(&self, kept: OwnedFd, timeout: Duration) -> Option<Opened> {
+        match self {
             Self::None => None,
-            Self::Real(_) => Some(Box::new(real::RealDog::adopt(kept, timeout)?)),
-            Self::Lab(_) => Some(Box::new(lab::LabDog::adopt(kept, timeout)?)),
-        })
+            Self::Real(_) => Some(real::adopt(kept, timeout)),
+            Self::Lab(_) => Some(lab::adopt(kept, timeout)),
+        }
     }
 }
 

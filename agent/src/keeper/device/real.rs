@@ -3,7 +3,7 @@
 //! Contract: the timeout is set, read back, and must be equal; whole seconds only, because the kernel counts in them.
 //! The letter that stops the device is written by [`Watchdog::disarm`] alone.
 
-use super::{DeviceError, DeviceFacts, DeviceKind, Watchdog, conditions};
+use super::{DeviceError, DeviceFacts, DeviceKind, Opened, Watchdog, conditions};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -49,42 +49,43 @@ fn whole_seconds(timeout: Duration) -> Result<libc::c_int, DeviceError> {
     libc::c_int::try_from(timeout.as_secs()).map_err(|_| granularity)
 }
 
+/// Opens and sets up the device at `path`.
+pub(super) fn open(path: &Path, timeout: Duration) -> Result<Opened, DeviceError> {
+    // Before anything runs: a timeout that can't be counted must not start a countdown.
+    whole_seconds(timeout)?;
+    let opened = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    let fd = opened.map_err(|errno| match errno {
+        Errno::BUSY => DeviceError::Busy,
+        errno => DeviceError::Open { path: path.to_owned(), errno },
+    })?;
+    Ok(adopt(fd, timeout))
+}
+
+/// Takes over an open device.
+pub(super) fn adopt(fd: OwnedFd, timeout: Duration) -> Opened {
+    let mut dog = RealDog { fd, facts: DeviceFacts::named(DeviceKind::Real, b"") };
+    let fault = dog.set_up(timeout).err();
+    Opened { dog: Box::new(dog), fault }
+}
+
 impl RealDog {
-    pub(super) fn open(path: &Path, timeout: Duration) -> Result<Self, DeviceError> {
-        // Before anything runs: a timeout that can't be counted must not start a countdown.
-        whole_seconds(timeout)?;
-        let opened = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        let fd = opened.map_err(|errno| match errno {
-            Errno::BUSY => DeviceError::Busy,
-            errno => DeviceError::Open { path: path.to_owned(), errno },
-        })?;
-        Self::set_up(fd, timeout)
-    }
-
-    pub(super) fn adopt(kept: OwnedFd, timeout: Duration) -> Result<Self, DeviceError> {
-        Self::set_up(kept, timeout)
-    }
-
-    fn set_up(fd: OwnedFd, timeout: Duration) -> Result<Self, DeviceError> {
+    fn set_up(&mut self, timeout: Duration) -> Result<(), DeviceError> {
         let mut info = Info::default();
         // SAFETY: `info` is laid out as the kernel's struct and lives through the call.
-        answered("ask the name", unsafe { get_support(fd.as_raw_fd(), &mut info) })?;
+        answered("ask the name", unsafe { get_support(self.fd.as_raw_fd(), &mut info) })?;
+        self.facts = facts(&self.fd, &info);
         let needed = WDIOF_SETTIMEOUT | WDIOF_KEEPALIVEPING;
         if info.options & needed != needed {
             return Err(DeviceError::Answer { asked: "ask for a settable timeout", errno: Errno::OPNOTSUPP });
         }
-        let mut dog = Self { facts: facts(&fd, &info), fd };
-        if dog.read_timeout()? != timeout {
+        if self.read_timeout()? != timeout {
             let mut seconds = whole_seconds(timeout)?;
             // SAFETY: the kernel reads and writes one int, which lives through the call.
-            answered("set the timeout", unsafe { set_timeout(dog.fd.as_raw_fd(), &mut seconds) })?;
+            answered("set the timeout", unsafe { set_timeout(self.fd.as_raw_fd(), &mut seconds) })?;
         }
-        let actual = dog.read_timeout()?;
-        if actual != timeout {
-            return Err(DeviceError::ReadBack { wanted: timeout, actual });
-        }
-        dog.facts.timeout = actual;
-        Ok(dog)
+        let actual = self.read_timeout()?;
+        self.facts.timeout = actual;
+        if actual == timeout { Ok(()) } else { Err(DeviceError::ReadBack { wanted: timeout, actual }) }
     }
 
     fn read_timeout(&self) -> Result<Duration, DeviceError> {
@@ -160,9 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_watchdog_is_refused() {
+    fn a_file_that_is_no_watchdog_is_not_trusted() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let refused = RealDog::open(file.path(), Duration::from_secs(1));
-        assert!(matches!(refused, Err(DeviceError::Answer { .. })), "{refused:?}");
+        let opened = open(file.path(), Duration::from_secs(1)).expect("a file can be opened");
+        assert!(matches!(opened.fault, Some(DeviceError::Answer { .. })), "{opened:?}");
     }
 }
