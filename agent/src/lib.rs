@@ -12,6 +12,7 @@ pub mod event;
 pub mod failover;
 pub mod heartbeat;
 pub mod keeper;
+pub mod lab;
 pub mod network;
 pub mod pki;
 pub mod placement;
