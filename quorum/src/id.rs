@@ -166,10 +166,44 @@ counter!(
     /// A switchover's or migration's intent. It is the log index of the entry that opened it.
     IntentId(u64)
 );
-counter!(
-    /// A replicated fence task. It is the log index of the entry that opened it, plus the host's position in it.
-    TaskId(u64)
-);
+/// A replicated fence task: the log index of the entry that opened it, and the host's position in that entry in the
+/// low 16 bits. Shown as `index.position`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskId(pub u64);
+
+impl TaskId {
+    const POSITION_BITS: u32 = 16;
+
+    /// The task of the host at `position` in the entry at `index`.
+    ///
+    /// # Panics
+    /// If an entry names 2^16 hosts, which its size limit forbids.
+    pub fn of(index: LogIndex, position: usize) -> Self {
+        assert!(position < 1 << Self::POSITION_BITS, "too many hosts in one entry");
+        Self(index.0 << Self::POSITION_BITS | position as u64)
+    }
+
+    /// The task shown as `index.position`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (index, position) = text.split_once('.')?;
+        let (index, position): (u64, u64) = (index.parse().ok()?, position.parse().ok()?);
+        let fits = position < 1 << Self::POSITION_BITS && index < 1 << (64 - Self::POSITION_BITS);
+        fits.then_some(Self(index << Self::POSITION_BITS | position))
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 >> Self::POSITION_BITS, self.0 & ((1 << Self::POSITION_BITS) - 1))
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskId({self})")
+    }
+}
 
 macro_rules! token {
     ($(#[$doc:meta])* $type:ident) => {
@@ -288,6 +322,15 @@ mod tests {
         assert!(old < new);
         assert_eq!((new.era(), new.count()), (Era(2), 1));
         assert_eq!(old.next().count(), 900_001);
+    }
+
+    #[test]
+    fn a_task_is_shown_by_its_entry_and_position_and_read_back() {
+        let task = TaskId::of(LogIndex(15), 3);
+        assert_eq!(task.to_string(), "15.3");
+        assert_eq!(TaskId::parse("15.3"), Some(task));
+        assert_eq!(TaskId::parse("15"), None);
+        assert_eq!(TaskId::parse("15.70000"), None);
     }
 
     #[test]

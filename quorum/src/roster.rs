@@ -8,6 +8,7 @@
 use crate::id::{Era, HostName, LogIndex, SiteName, VoterId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Identity of a configuration: the era and the log index of the entry whose application made it the one in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -16,6 +17,12 @@ pub struct ConfigId {
     pub era: Era,
     /// Where in the log the configuration was applied.
     pub index: LogIndex,
+}
+
+impl fmt::Display for ConfigId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.era, self.index)
+    }
 }
 
 /// A voter or learner and where it is.

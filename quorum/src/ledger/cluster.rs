@@ -4,6 +4,7 @@ use super::apply::rule;
 use super::command::Bootstrap;
 use super::event::Event;
 use super::refusal::Refusal;
+use super::spec_check::SpecProblems;
 use super::state::{Cluster, Ledger};
 use crate::id::{Era, HostName};
 use crate::mutants;
@@ -30,7 +31,9 @@ impl Ledger {
     pub(super) fn set_timing(&mut self, timing: &Timing, events: &mut Vec<Event>) -> Result<(), Refusal> {
         check_timing(timing)?;
         let problems = self.spec_problems(&self.spec.spec, timing);
-        rule("ledger.timing_breaks_spec", problems.is_empty(), || Refusal::SpecInvalid { problems })?;
+        rule("ledger.timing_breaks_spec", problems.is_empty(), || Refusal::SpecInvalid {
+            problems: SpecProblems(problems),
+        })?;
         let terms = timing.lease_terms();
         for incarnation in self.hosts.values_mut().flat_map(|host| host.incarnations.values_mut()) {
             incarnation.terms =
@@ -76,5 +79,5 @@ impl Ledger {
 
 fn check_timing(timing: &Timing) -> Result<(), Refusal> {
     let violations: Vec<String> = timing.check().iter().map(ToString::to_string).collect();
-    rule("ledger.weak_timing", violations.is_empty(), || Refusal::TimingTooWeak { violations })
+    rule("ledger.weak_timing", violations.is_empty(), || Refusal::TimingTooWeak { violations: violations.join("; ") })
 }

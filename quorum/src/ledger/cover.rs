@@ -5,7 +5,7 @@
 
 use super::event::ProofKind;
 use super::evidence::{AcceptedEvidence, Class, EvidenceKind, Incarnation, Scope};
-use super::state::{Ground, GroupState, IncarnationState, Ledger};
+use super::state::{Ended, Ground, GroupState, IncarnationState, Ledger};
 use crate::id::GroupName;
 use crate::mutants;
 
@@ -56,6 +56,9 @@ pub enum Gap {
     /// An operator vouched, but not for acting before the lease is over.
     #[error("an operator vouched for it; its lease isn't over yet")]
     LeaseNotOver,
+    /// An operator vouched, but nobody of this era can tell when a lease of an older one is over.
+    #[error("an operator vouched for it, but its lease is of an older era: vouch with --now that it is over")]
+    LeaseOfOlderEra,
 }
 
 impl Ledger {
@@ -124,7 +127,9 @@ impl Ledger {
         gap(for_pinned, Gap::PinForbids(kind))?;
         let local = is_local(kind, incarnation.class) && !mutants::on("ledger.local_evidence_elsewhere");
         gap(!local || self.reaches_itself(owner, incarnation, reach), Gap::LocalOnly(kind))?;
-        gap(!awaits_lease(evidence, incarnation), Gap::LeaseNotOver)
+        let older_era = matches!(incarnation.ended, Some(Ended::EraOver { .. }));
+        let missing = if older_era { Gap::LeaseOfOlderEra } else { Gap::LeaseNotOver };
+        gap(!awaits_lease(evidence, incarnation), missing)
     }
 
     /// Protocol §3, classes: the lease of class A is evidence, of B if the cluster says so, of C and D never.

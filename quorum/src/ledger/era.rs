@@ -118,7 +118,6 @@ impl Ledger {
             state.in_sync.clear();
         }
         state.copies.clear();
-        state.before_grant = None;
         state.intent = None;
         state.pin = None;
     }

@@ -2,12 +2,14 @@
 //! or a person accepted the loss.
 //!
 //! An older generation is held; a copy that is ahead or diverged is held and alarmed. Intervals come from one
-//! machine's clock, rounded up. Every activation of another copy leaves the former one behind: the generation rises.
+//! machine's clock, rounded up. Whoever is granted the ticket has written nothing yet: what it owes to the other copies
+//! of the in-sync set is to see that they get every write, or to commit `Detached` before the first that they don't.
 
 use super::apply::rule;
 use super::command::{CopyCheck, DataGate, Grant, LossMeasure};
 use super::evidence::Class;
 use super::refusal::Refusal;
+use super::spec::GroupSpec;
 use super::state::{GroupState, Ledger};
 use crate::id::{Generation, GroupName, HostName, LogIndex};
 use crate::mutants;
@@ -124,20 +126,22 @@ impl Ledger {
         Ok(asked.expected_loss)
     }
 
-    /// Nothing is lost. Copies that the new owner's machine doesn't share are left behind if another copy wrote
-    /// before; a grant back to the same copy leaves the others as they were: the owner detaches them before it lets
-    /// the workload run, or has seen them equal.
+    /// Nothing is lost. As long as the new owner hasn't written, every copy of the set still has everything. Where
+    /// writes wait for the mirror, the owner commits `Detached` before it lets any through that a copy doesn't get, so
+    /// the set stays; elsewhere nobody would say so in time, and the other copies leave it here.
     fn clean(&self, grant: &Grant, state: &GroupState) -> GateResult {
         let mates = self.copy_mates(&grant.group, &grant.to.host);
-        let same_copy = state.last_owner.as_ref().unwrap_or(&state.source);
         let opens = state.generation;
-        let mut result = GateResult { opens, generation: opens, in_sync: mates, expected_loss: Some(Duration::ZERO) };
-        if result.in_sync.contains(same_copy) {
-            result.in_sync.extend(state.in_sync.iter().cloned());
-        } else if state.in_sync.iter().any(|host| !result.in_sync.contains(host)) {
-            result.generation = Generation(opens.0 + 1);
-        }
-        result
+        let left_behind = state.in_sync.iter().any(|host| !mates.contains(host));
+        let mut in_sync = mates;
+        let waits = self.group_spec(&grant.group).is_some_and(GroupSpec::writes_wait_for_mirror);
+        let generation = if waits || !left_behind || mutants::on("ledger.ungated_copy_kept") {
+            in_sync.extend(state.in_sync.iter().cloned());
+            opens
+        } else {
+            Generation(opens.0 + 1)
+        };
+        GateResult { opens, generation, in_sync, expected_loss: Some(Duration::ZERO) }
     }
 
     /// Something is or may be lost: every other copy is of another lineage from here.

@@ -40,6 +40,8 @@ impl Ledger {
         let state = self.group_mut(group);
         state.epoch = grant.epoch;
         state.last_owner = Some(grant.to.host.clone());
+        // What was adopted is accounted for as if it had been granted from the beginning.
+        state.absent.insert(grant.to.host.clone());
         state.is_parked = false;
         state.ticket = Some(Ticket {
             of: grant.to.clone(),
@@ -49,7 +51,6 @@ impl Ledger {
             adopt: grant.adopt,
             state: TicketState::Granted,
         });
-        state.before_grant = Some((state.generation, std::mem::take(&mut state.in_sync)));
         state.generation = basis.gate.generation;
         state.copies.retain(|host, _| !basis.gate.in_sync.contains(host));
         state.in_sync = basis.gate.in_sync;

@@ -10,12 +10,14 @@ use super::evidence::Incarnation;
 use super::refusal::Refusal;
 use super::state::{Ended, FenceTask, Ledger};
 use crate::id::{HostName, SiteName, TaskId, VoterId};
-use crate::roster::majority;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Reporters must be in at least so many failure domains other than those of the suspected hosts.
 const DOMAINS_MIN: usize = 2;
+
+/// Most hosts in one declaration: as many as a cluster has (architecture, scale).
+const HOSTS_MAX: usize = 10_000;
 
 impl Ledger {
     pub(super) fn lose(&mut self, lost: &Lost, events: &mut Vec<Event>) -> Result<(), Refusal> {
@@ -26,7 +28,9 @@ impl Ledger {
             LostCause::Operator(decision) => (true, decision.by.to_string()),
         };
         for of in &lost.hosts {
-            self.incarnation_mut(of).ended = Some(Ended::Lost { at, by_person });
+            let state = self.incarnation_mut(of);
+            let was_retired = matches!(state.ended, Some(Ended::Retired { .. }));
+            state.ended = Some(Ended::Lost { at, by_person, was_retired });
             events.push(Event::HostLost { of: of.clone(), because: because.clone() });
         }
         if let LostCause::Automatic { scope, since_previous, .. } = &lost.cause {
@@ -48,6 +52,8 @@ impl Ledger {
     /// The rule that refuses it.
     pub fn check_loss(&self, lost: &Lost) -> Result<(), Refusal> {
         rule("ledger.nobody_lost", !lost.hosts.is_empty(), || Refusal::NoHosts {})?;
+        let many = lost.hosts.len() > HOSTS_MAX;
+        rule("ledger.too_many_lost", !many, || Refusal::TooManyHosts { limit: count(HOSTS_MAX) })?;
         for (position, of) in lost.hosts.iter().enumerate() {
             let state = self.current(of)?;
             let open = match state.ended {
@@ -150,10 +156,7 @@ impl Ledger {
         lost: &BTreeSet<&SiteName>,
     ) -> Result<(), Refusal> {
         let enough = self.membership.has_majority(|id| suspecting.contains_key(&id));
-        rule("ledger.minority_declares", enough, || Refusal::TooFewReports {
-            have: count(suspecting.len()),
-            need: count(majority(self.membership.voters.len())),
-        })?;
+        rule("ledger.minority_declares", enough, || Refusal::TooFewReports { have: count(suspecting.len()) })?;
         let domains: BTreeSet<&SiteName> = suspecting.values().filter(|site| !lost.contains(*site)).copied().collect();
         rule("ledger.one_domain_declares", domains.len() >= DOMAINS_MIN, || Refusal::TooFewDomains {
             have: count(domains.len()),
@@ -177,8 +180,7 @@ impl Ledger {
     }
 
     pub(super) fn open_task(&mut self, position: usize, of: &Incarnation, deadline: Duration, events: &mut Vec<Event>) {
-        // The index has 48 bits to itself: a declaration names fewer than 2^16 hosts, and no log gets that long.
-        let task = TaskId(self.position.index.0 << 16 | position as u64 & 0xffff);
+        let task = TaskId::of(self.position.index, position);
         let opened = FenceTask {
             of: of.clone(),
             opened_at: self.position.index,

@@ -62,7 +62,6 @@ pub use fence_task::TASK_GRACE;
 pub use person::{Decision, Initiator, Permit, Person, PersonKey};
 pub use plan::{Plan, PlanKind, PlanOutcome, PlanState, Step, StepKind, StepOutcome, StepState};
 pub use refusal::Refusal;
-pub use render::{parse_task_name, task_name};
 pub use spec::*;
-pub use spec_check::SpecProblem;
+pub use spec_check::{SpecProblem, SpecProblems};
 pub use state::*;

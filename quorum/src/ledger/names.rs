@@ -10,6 +10,7 @@ use super::event::Event;
 use super::evidence::Incarnation;
 use super::refusal::Refusal;
 use super::spec::SpecRevision;
+use super::spec_check::SpecProblems;
 use super::state::{Ground, GroupState, Ledger, Owner};
 use crate::id::{Epoch, Generation, GroupName, HostEpoch, HostName};
 use crate::mutants;
@@ -24,7 +25,9 @@ impl Ledger {
         })?;
         let timing = self.timing().expect("checked before every command");
         let problems = self.spec_problems(&set.spec, timing);
-        rule("ledger.bad_spec_accepted", problems.is_empty(), || Refusal::SpecInvalid { problems })?;
+        rule("ledger.bad_spec_accepted", problems.is_empty(), || Refusal::SpecInvalid {
+            problems: SpecProblems(problems),
+        })?;
         for (name, group) in &mut self.groups {
             let Some(spec) = set.spec.groups.get(name) else { continue };
             group.places_ever.extend(spec.hosts().cloned());
@@ -73,7 +76,6 @@ impl Ledger {
             generation: Generation(1),
             in_sync,
             copies: BTreeMap::new(),
-            before_grant: None,
             diverged: BTreeMap::new(),
             intent: None,
             pin: None,

@@ -143,7 +143,10 @@ impl Ledger {
         let same_boot = state.boot == Some(said.boot);
         rule("ledger.released_of_another_boot", same_boot, || Refusal::ReleasedOtherBoot { of: of.clone() })?;
         // A keeper that was restarted attests for the record that it found, once that is over for good.
-        let retired = matches!(state.ended, Some(Ended::Retired { .. }));
+        let retired = match state.ended {
+            Some(Ended::Retired { .. } | Ended::Lost { was_retired: true, .. }) => true,
+            Some(Ended::Lost { was_retired: false, .. } | Ended::EraOver { .. }) | None => false,
+        };
         let right_keeper = state.instance == Some(said.instance) || retired;
         rule("ledger.released_by_another_keeper", right_keeper, || Refusal::ReleasedOtherKeeper { of: of.clone() })
     }

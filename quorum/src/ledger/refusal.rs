@@ -7,7 +7,7 @@
 use super::command::{CopyCheck, FreezeScope};
 use super::evidence::{Class, Incarnation};
 use super::spec::Tier;
-use super::spec_check::SpecProblem;
+use super::spec_check::SpecProblems;
 use crate::id::{
     DeviceName, Epoch, Era, Generation, GroupName, HostName, IntentId, LogIndex, PlanId, SiteName, TaskId, VoterId,
 };
@@ -65,12 +65,12 @@ refusals! {
         "the entry is of era {entry}, the cluster is in era {now}"; "what an older era decided binds nobody"; "wipe the machine that still proposes in era {entry}".
     Duplicate { first: LogIndex } "duplicate":
         "the same proposal took effect at index {first}"; "nothing is lost: it took effect once"; "nothing to do".
-    TimingTooWeak { violations: Vec<String> } "timing-too-weak":
-        "the time spans break {violations:?}"; "the spans in force stay"; "see `antipode config timing` for spans that fit".
+    TimingTooWeak { violations: String } "timing-too-weak":
+        "the time spans break: {violations}"; "the spans in force stay"; "see `antipode config timing` for spans that fit".
     SpecRevisionNotNext { asked: u64, next: u64 } "spec-revision-not-next":
         "revision {asked} isn't the next one ({next})"; "the spec in force stays"; "somebody else changed it: look with `antipode config show` and apply again".
-    SpecInvalid { problems: Vec<SpecProblem> } "spec-invalid":
-        "the spec can't be kept: {problems:?}"; "the spec in force stays"; "`antipode config check` lists every problem with its remedy".
+    SpecInvalid { problems: SpecProblems } "spec-invalid":
+        "the spec can't be kept: {problems}"; "the spec in force stays"; "`antipode config check` lists every problem with its remedy".
 
     // Admission.
     UnknownHost { host: HostName } "unknown-host":
@@ -101,10 +101,12 @@ refusals! {
     // Loss and retirement.
     NoHosts {} "no-hosts":
         "nobody is named"; "nothing changes"; "name the hosts".
+    TooManyHosts { limit: u32 } "too-many-hosts":
+        "more than {limit} hosts are named at once"; "nothing changes"; "name them in parts".
     NotCurrent { of: Incarnation } "not-current":
         "{of} isn't the current admission of its host"; "what was said about an older one binds nobody"; "nothing to do".
     AlreadyLost { of: Incarnation } "already-lost":
-        "{of} is lost already"; "nothing changes"; "nothing to do".
+        "{of} is lost or retired already"; "nothing changes"; "nothing to do".
     ReportFromStranger { voter: VoterId } "report-from-stranger":
         "voter {voter} isn't a voter here"; "nothing is declared"; "nothing to do: the leader asks again".
     ReportTwice { voter: VoterId } "report-twice":
@@ -115,8 +117,8 @@ refusals! {
         "healthy voter {voter} still hears them"; "a cut link is no loss: everything stays where it is"; "look at the link: `antipode status` shows the paths".
     InsiderUnsure { voter: VoterId } "insider-unsure":
         "voter {voter} of the suspected site lives and can't say that its hosts don't"; "nothing is declared"; "look at that voter: `antipode explain`".
-    TooFewReports { have: u32, need: u32 } "too-few-reports":
-        "{have} voters suspect, it takes {need}"; "nothing is declared"; "see `antipode status` for voters that can't be reached or abstain".
+    TooFewReports { have: u32 } "too-few-reports":
+        "the {have} voters that suspect are no majority"; "nothing is declared"; "see `antipode status` for voters that can't be reached or abstain".
     TooFewDomains { have: u32 } "too-few-domains":
         "the voters that suspect are in {have} other failure domains, it takes 2"; "nothing is declared automatically"; "`antipode failover` if you know that the site is lost".
     SiteIncomplete { site: SiteName, host: HostName } "site-incomplete":
@@ -124,7 +126,7 @@ refusals! {
     NotOfSite { site: SiteName, host: HostName } "not-of-site":
         "{host} isn't of {site}"; "nothing is declared"; "nothing to do".
     Frozen { freeze: LogIndex, scope: FreezeScope } "frozen":
-        "frozen at index {freeze} ({scope:?})"; "nothing new is declared or begun; what runs goes on"; "`antipode thaw` when the work is over".
+        "frozen at index {freeze} ({scope})"; "nothing new is declared or begun; what runs goes on"; "`antipode thaw` when the work is over".
     InMaintenance { host: HostName } "in-maintenance":
         "{host} is in maintenance"; "it is neither declared lost automatically nor given anything new"; "`antipode maintenance end`, or declare it yourself with `antipode failover`".
     BrakeOn { because: String } "brake-on":
@@ -138,7 +140,7 @@ refusals! {
     LeaseNotEnded { of: Incarnation } "lease-not-ended":
         "{of} is neither lost nor retired, its lease goes on"; "nothing changes"; "nothing to do".
     ExpiredOldConfig { config: ConfigId, now: ConfigId } "expired-old-config":
-        "the voter counted under {config:?}, in force is {now:?}"; "the lease wait starts again for this voter"; "nothing to do: it is proposed again".
+        "the voter counted under configuration {config}, in force is {now}"; "the lease wait starts again for this voter"; "nothing to do: it is proposed again".
     ExpiredFromStranger { voter: VoterId } "expired-from-stranger":
         "voter {voter} isn't a voter here"; "nothing changes"; "nothing to do".
     ExpiredTwice { voter: VoterId } "expired-twice":
@@ -236,7 +238,7 @@ refusals! {
     HoldOffRuns { group: GroupName, waited: Duration, needed: Duration } "hold-off-runs":
         "{group} waits {needed:?} after a loss, {waited:?} passed"; "it may still come back where it was"; "wait, or `antipode failover {group}`".
     ActivationHeld { freeze: LogIndex, scope: FreezeScope } "activation-held":
-        "activation is held by the freeze at index {freeze} ({scope:?})"; "the group stays down"; "`antipode thaw`".
+        "activation is held by the freeze at index {freeze} ({scope})"; "the group stays down"; "`antipode thaw`".
     NotInPlace { group: GroupName, host: HostName } "not-in-place":
         "{host} didn't own {group} last"; "a move needs the permission of a move"; "nothing to do: the leader looks again".
     GrantNeedsPlan { group: GroupName } "grant-needs-plan":
@@ -245,8 +247,6 @@ refusals! {
         "plan {plan} isn't an open plan that moves {group} there"; "nothing changes"; "`antipode plan show {plan}`".
     Parked { group: GroupName } "parked":
         "a person stopped {group} for good"; "it stays down"; "`antipode failover {group}` or `antipode switchover {group}` brings it up".
-    WasRunning { group: GroupName } "was-running":
-        "{group} ran under this epoch, so its data was written"; "the copies from before the grant are older"; "nothing to do: its owner says so again without that claim".
     AdoptOnlySource { group: GroupName } "adopt-only-source":
         "only the source of a newborn {group} can be adopted"; "nothing changes"; "grant it without adoption".
 

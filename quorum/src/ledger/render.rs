@@ -7,21 +7,8 @@ use super::command::{EndCause, FenceOutcome, FreezeScope, PlaceScope};
 use super::event::{Event, ProofKind};
 use super::evidence::{Incarnation, Scope};
 use super::plan::{PlanOutcome, StepOutcome};
-use crate::id::TaskId;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
-
-/// A fence task's identity as people see it: the entry that opened it, and which of that entry's it is.
-pub fn task_name(task: TaskId) -> String {
-    format!("{}.{}", task.0 >> 16, task.0 & 0xffff)
-}
-
-/// The task with this name, if it is one.
-pub fn parse_task_name(text: &str) -> Option<TaskId> {
-    let (index, position) = text.split_once('.')?;
-    let (index, position): (u64, u64) = (index.parse().ok()?, position.parse().ok()?);
-    (position <= 0xffff && index < 1 << 48).then_some(TaskId(index << 16 | position))
-}
 
 impl Display for Scope {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -127,7 +114,7 @@ fn cluster_line(event: &Event, f: &mut Formatter<'_>) -> Option<fmt::Result> {
         Event::LeaderChanged { term, voided } => write!(f, "leader changed term={term} voided={voided}"),
         Event::ConfigChanged { config, voters, joint, discarded } => {
             let joint = if *joint { " joint" } else { "" };
-            write!(f, "voters changed to {voters}{joint} config={}.{} discarded={discarded}", config.era, config.index)
+            write!(f, "voters changed to {voters}{joint} config={config} discarded={discarded}")
         }
         Event::TimingSet { lease, voter_wait } => write!(f, "timing set lease={lease:?} voter_wait={voter_wait:?}"),
         Event::SpecSet { revision, by } => write!(f, "spec {revision} set by={by:?}"),
@@ -150,16 +137,16 @@ fn host_line(event: &Event, f: &mut Formatter<'_>) -> Option<fmt::Result> {
             write!(f, "{of} proven {kind} scope={scope}{}", if *lab { " lab" } else { "" })
         }
         Event::FenceTaskOpened { task, of, deadline } => {
-            write!(f, "{of} to be fenced task={} deadline={deadline:?}", task_name(*task))
+            write!(f, "{of} to be fenced task={task} deadline={deadline:?}")
         }
-        Event::FenceTaskStarted { task, executor } => write!(f, "task {} taken up by={executor}", task_name(*task)),
+        Event::FenceTaskStarted { task, executor } => write!(f, "task {task} taken up by={executor}"),
         Event::FenceTaskFinished { task, executor, outcome } => {
-            write!(f, "task {} finished by={executor} {outcome}", task_name(*task))
+            write!(f, "task {task} finished by={executor} {outcome}")
         }
         Event::FenceTaskCancelled { task, because } => {
-            write!(f, "task {} cancelled because={because:?}", task_name(*task))
+            write!(f, "task {task} cancelled because={because:?}")
         }
-        Event::FenceTaskOver { task, host } => write!(f, "task {} over host={host}", task_name(*task)),
+        Event::FenceTaskOver { task, host } => write!(f, "task {task} over host={host}"),
         Event::HostRemoved { of } => write!(f, "{of} removed"),
         Event::MaintenanceBegun { scope, span } => write!(f, "{scope} in maintenance span={span:?}"),
         Event::MaintenanceEnded { scope, cause } => write!(f, "{scope} maintenance ended because=\"{cause}\""),
@@ -257,18 +244,4 @@ fn proof_list(proofs: &[(Incarnation, ProofKind)]) -> String {
 
 fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_task_name_leads_back_to_its_task() {
-        let task = TaskId(15 << 16 | 3);
-        assert_eq!(task_name(task), "15.3");
-        assert_eq!(parse_task_name("15.3"), Some(task));
-        assert_eq!(parse_task_name("15"), None);
-        assert_eq!(parse_task_name("15.70000"), None);
-    }
 }

@@ -232,6 +232,14 @@ impl GroupSpec {
         self.hosts().any(|named| named == host)
     }
 
+    /// Whether no write is answered that a copy of the in-sync set doesn't have, unless `Detached` was committed.
+    pub fn writes_wait_for_mirror(&self) -> bool {
+        self.volumes.iter().all(|volume| match volume.replication {
+            Replication::None | Replication::Synchronous { gated: true } => true,
+            Replication::Synchronous { gated: false } | Replication::Asynchronous { .. } => false,
+        })
+    }
+
     /// Whether both machines see the same copy of the data.
     pub fn is_same_copy(&self, one: &HostName, other: &HostName) -> bool {
         one == other

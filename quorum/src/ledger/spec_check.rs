@@ -11,6 +11,7 @@ use crate::id::{DeviceName, GroupName, HostName, SiteName};
 use crate::timing::Timing;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 /// δ_io that a shared volume without reservations needs: in-flight writes of a dead initiator still land within it.
@@ -18,6 +19,20 @@ const DELTA_IO_SHARED: Duration = Duration::from_secs(1);
 
 /// The least that a BMC or PDU must settle between two reads.
 const SETTLE_MIN: Duration = Duration::from_secs(1);
+
+/// Everything that keeps a spec from being kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecProblems(pub Vec<SpecProblem>);
+
+impl fmt::Display for SpecProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, problem) in self.0.iter().enumerate() {
+            let separator = if position == 0 { "" } else { "; " };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
 
 /// Why a spec can't be kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

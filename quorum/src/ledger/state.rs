@@ -130,6 +130,8 @@ pub enum Ended {
         at: LogIndex,
         /// Whether a person did.
         by_person: bool,
+        /// Whether it was retired before.
+        was_retired: bool,
     },
     /// Over without a loss.
     Retired {
@@ -168,8 +170,6 @@ pub struct GroupState {
     pub in_sync: BTreeSet<HostName>,
     /// What is known of other copies.
     pub copies: BTreeMap<HostName, CopyState>,
-    /// Generation and in-sync set before the last grant, for an owner that stops without having written.
-    pub before_grant: Option<(Generation, BTreeSet<HostName>)>,
     /// Copies that don't fit what the ledger knows.
     pub diverged: BTreeMap<HostName, CopyCheck>,
     /// The move under way, if any.

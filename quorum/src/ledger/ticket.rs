@@ -84,15 +84,11 @@ impl Ledger {
 
     fn note_owner_stopped(&mut self, stopped: &Stopped) -> Result<(), Refusal> {
         let group = &stopped.group;
-        let (state, ticket) = self.acting_owner(group, stopped.epoch, &stopped.of)?;
+        let (state, _) = self.acting_owner(group, stopped.epoch, &stopped.of)?;
         if let Some(intent) = stopped.intent {
             let open = state.intent.as_ref().is_some_and(|open| open.id == intent && open.from == stopped.of);
             rule("ledger.stopped_after_abort", open, || Refusal::IntentNotOpen { group: group.clone(), intent })?;
         }
-        let ran = ticket.state == TicketState::Running;
-        rule("ledger.untouched_after_running", !(stopped.untouched && ran), || Refusal::WasRunning {
-            group: group.clone(),
-        })?;
         let (generation, in_sync) = self.data_after_stop(stopped, state)?;
         let at = self.position.index;
         let state = self.group_mut(group);
@@ -105,17 +101,12 @@ impl Ledger {
     }
 
     /// Generation and in-sync set after a clean stop: the owner's copy and those that it saw to have everything.
-    /// Leaving a copy behind raises the generation. An owner that never wrote gives back what was before its grant.
+    /// Leaving a copy behind raises the generation.
     fn data_after_stop(
         &self,
         stopped: &Stopped,
         state: &GroupState,
     ) -> Result<(Generation, BTreeSet<HostName>), Refusal> {
-        if stopped.untouched
-            && let Some((generation, in_sync)) = &state.before_grant
-        {
-            return Ok((*generation, in_sync.clone()));
-        }
         let mut in_sync = self.copy_mates(&stopped.group, &stopped.of.host);
         for host in &stopped.copies {
             in_sync.extend(self.copy_mates(&stopped.group, host));

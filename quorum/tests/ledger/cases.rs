@@ -20,7 +20,7 @@ pub fn replay(text: &str) -> String {
         }
         writeln!(out, "----").expect("writing to a string");
         for line in asked.drain(..) {
-            if line == "begin" {
+            if ["begin", "fresh"].contains(&line) {
                 world = World::new();
             }
             out.push_str(&world.say(line));

@@ -111,8 +111,6 @@ pub struct Stopped {
     pub generation: Generation,
     /// Whose copies were seen to have everything.
     pub copies: Vec<HostName>,
-    /// No volume was ever opened for writing under this epoch: the copies from before the grant are as good as then.
-    pub untouched: bool,
 }
 
 /// A planned move or migration begins.

@@ -3,7 +3,7 @@
 use super::args::{Args, epoch, generation, group, host, index, list, plan};
 use super::people::{decision, initiator};
 use super::world::World;
-use quorum::id::{Generation, GroupName, HostName, IntentId};
+use quorum::id::{Generation, GroupName, HostName, IntentId, PlanId};
 use quorum::ledger::{
     Command, CopyCheck, DataGate, Grant, GrantCause, Intent, LossMeasure, Plan, PlanKind, PlanOutcome, Step, StepKind,
     StepOutcome, Stopped, UnpinGround,
@@ -58,6 +58,14 @@ impl World {
         })
     }
 
+    /// `plan=newest`, or `plan=18`.
+    fn plan_named(&self, args: &Args<'_>) -> Option<PlanId> {
+        match args.get("plan")? {
+            "newest" => self.ledger.plans().keys().next_back().copied(),
+            named => Some(plan(named)),
+        }
+    }
+
     fn generation(&self, group: &GroupName, args: &Args<'_>) -> Generation {
         let current = self.ledger.group(group).map(|state| state.generation).unwrap_or_default();
         args.get("generation").map_or(current, generation)
@@ -70,6 +78,10 @@ impl World {
             "in-place" => GrantCause::InPlace,
             "automatic" => GrantCause::Automatic { waited: args.span("waited", Duration::from_secs(4)) },
             "operator" => GrantCause::Operator(decision(args)),
+            "intent" => {
+                let open = self.ledger.group(&group).and_then(|state| state.intent.as_ref());
+                GrantCause::Intent(open.map(|intent| intent.id).unwrap_or_default())
+            }
             intent => GrantCause::Intent(IntentId(index(intent.trim_start_matches("intent:")).0)),
         };
         Grant {
@@ -78,7 +90,7 @@ impl World {
             gate: self.gate(&group, args),
             adopt: args.has("adopt"),
             cause,
-            plan: args.get("plan").map(plan),
+            plan: self.plan_named(args),
             group,
         }
     }
@@ -100,7 +112,8 @@ impl World {
                 },
             },
             "accepted" => {
-                DataGate::Accepted { acceptance: index(args.get("acceptance").expect("acceptance=INDEX")), own }
+                let newest = self.ledger.losses().keys().next_back().copied().unwrap_or_default();
+                DataGate::Accepted { acceptance: args.get("acceptance").map_or(newest, index), own }
             }
             other => panic!("gate {other:?}"),
         }
@@ -120,7 +133,6 @@ impl World {
             intent,
             generation: self.generation(&group, args),
             copies: hosts(args.get("copies").unwrap_or("os1")),
-            untouched: args.has("untouched"),
             group,
         }
     }
@@ -132,7 +144,7 @@ impl World {
             from: self.holder(&group, args),
             to: self.incarnation(args.get("to").unwrap_or("os1")),
             deadline: Duration::from_secs(60),
-            plan: args.get("plan").map(plan),
+            plan: self.plan_named(args),
             group,
         }
     }

@@ -7,7 +7,7 @@ use quorum::id::{BootId, DeviceName, Era, GroupName, HardwareId, KeeperInstance,
 use quorum::ledger::{
     Bootstrap, Class, Command, Evidence, Exclusion, FenceOutcome, HostAdmitted, HypervisorReading, Incarnation,
     Isolation, Lost, LostCause, LostScope, Observation, PowerReading, RetiredBecause, SuspectReport, Verdict,
-    WatchdogAttestation, parse_task_name,
+    WatchdogAttestation,
 };
 use quorum::roster::ConfigId;
 use quorum::timing::{Measured, Timing};
@@ -62,7 +62,7 @@ impl World {
     /// `0` is the newest task, `15.0` a certain one.
     fn task(&self, args: &Args<'_>) -> TaskId {
         let newest = || *self.ledger.tasks().keys().next_back().expect("a task");
-        parse_task_name(args.word(0)).unwrap_or_else(newest)
+        TaskId::parse(args.word(0)).unwrap_or_else(newest)
     }
 
     fn config(&self, args: &Args<'_>) -> ConfigId {

@@ -67,6 +67,7 @@ impl World {
                 }
                 Answer::Text(format!("{} ready\n", self.index))
             }
+            "fresh" => Answer::Text(String::new()),
             "again" => {
                 let entry = self.last.clone().expect("something came before");
                 self.apply(entry)
