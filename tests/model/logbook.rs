@@ -413,7 +413,6 @@ impl Page {
             intent,
             generation,
             copies: Vec::new(),
-            untouched: false,
         })
     }
 

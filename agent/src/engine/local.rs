@@ -217,14 +217,13 @@ impl Engine {
         let command = match saying {
             Saying::Absent => Command::Absent { group: group_name, of },
             Saying::Running(epoch) => Command::Running { group: group_name, epoch, of },
-            Saying::Stopped { epoch, intent, drained, untouched } => Command::Stopped(Stopped {
+            Saying::Stopped { epoch, intent, drained, .. } => Command::Stopped(Stopped {
                 group: group_name,
                 epoch,
                 of,
                 intent: Some(intent),
                 generation: state.generation,
                 copies: drained,
-                untouched,
             }),
             Saying::Detached { epoch, away, generation } => {
                 Command::Detached { group: group_name, epoch, of, away, generation }
