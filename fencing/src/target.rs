@@ -11,8 +11,8 @@ use std::fmt;
 
 /// A machine's UUID as SMBIOS, a BMC or a hypervisor reports it.
 ///
-/// Vendors disagree about the byte order of the first three fields, so comparison accepts both
-/// ([`MachineUuid::is_same_machine`]); equality of the type is that of the bytes.
+/// Vendors disagree about the byte order (SMBIOS swaps the first three fields, IPMI sends all bytes last to first), so
+/// comparison accepts each of these ([`MachineUuid::is_same_machine`]); equality of the type is that of the bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MachineUuid([u8; 16]);
@@ -42,9 +42,15 @@ impl MachineUuid {
         Ok(Self(bytes))
     }
 
-    /// Whether both name the same machine, in either byte order of the first three fields.
+    /// The UUID with these bytes, in the order in which it is written.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether both name the same machine, in any of the byte orders in use.
     pub fn is_same_machine(self, other: Self) -> bool {
-        self == other || self.swapped() == other
+        let reversed = self.reversed();
+        [self, self.swapped(), reversed, reversed.swapped()].contains(&other)
     }
 
     /// Whether factories put this value into many machines, so that it identifies none.
@@ -53,6 +59,12 @@ impl MachineUuid {
         const COMMON: &str = "03000200-0400-0500-0006-000700080009";
         let one_value = self.0.iter().all(|byte| *byte == self.0[0]);
         one_value || Self::parse(COMMON).is_ok_and(|common| self.is_same_machine(common))
+    }
+
+    fn reversed(self) -> Self {
+        let mut bytes = self.0;
+        bytes.reverse();
+        Self(bytes)
     }
 
     fn swapped(self) -> Self {
@@ -240,9 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_in_the_other_byte_order_is_the_same_machine() {
+    fn a_uuid_in_another_byte_order_is_the_same_machine() {
         let smbios = uuid("33221100-5544-7766-8899-aabbccddeeff");
         assert!(smbios.is_same_machine(uuid("00112233-4455-6677-8899-AABBCCDDEEFF")));
+        assert!(smbios.is_same_machine(uuid("ffeeddcc-bbaa-9988-6677-445500112233")));
         assert!(!smbios.is_same_machine(uuid("00112233-4455-6677-8899-aabbccddee00")));
     }
 

@@ -28,6 +28,9 @@
 
 mod command;
 mod fence_agent;
+mod ipmi;
+mod libvirt;
+pub mod redfish;
 pub mod waits;
 
 pub use fence_agent::metadata;
@@ -155,7 +158,16 @@ pub struct Kind {
 }
 
 /// All kinds. Each has its page in `fencing/docs/` and its place in the contract suite.
-pub const KINDS: [Kind; 5] = [fence_agent::KIND, command::KIND, waits::SELF, waits::WATCHDOG, waits::OPERATOR];
+pub const KINDS: [Kind; 8] = [
+    fence_agent::KIND,
+    ipmi::KIND,
+    redfish::KIND,
+    libvirt::KIND,
+    command::KIND,
+    waits::SELF,
+    waits::WATCHDOG,
+    waits::OPERATOR,
+];
 
 /// Builds the device that `table` describes.
 ///

@@ -51,6 +51,8 @@ pub(super) struct DeviceRun {
     pub(super) latest: Option<Reading>,
     /// The newest trouble, cleared by an answer.
     pub(super) trouble: Option<Trouble>,
+    /// Ever asked in this session.
+    pub(super) asked: bool,
     /// Ever heard from in this session.
     pub(super) heard: bool,
     /// When `off` was sent last.
@@ -72,6 +74,7 @@ impl DeviceRun {
             calling: false,
             latest: None,
             trouble: None,
+            asked: false,
             heard: false,
             off_sent: None,
             offs: 0,
@@ -105,6 +108,7 @@ impl DeviceRun {
             self.offs += 1;
         }
         self.calling = true;
+        self.asked = true;
         self.due = None;
         Some(act)
     }

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug)]
 pub struct Session {
     plan: Plan,
-    began: Moment,
     deadline: Moment,
     levels: Vec<LevelRun>,
     calls: BTreeMap<CallId, (usize, usize)>,
@@ -29,7 +28,7 @@ impl Session {
         let levels = plan.levels.iter().map(LevelRun::new).collect();
         let deadline = now.plus(plan.order.allowed);
         let (calls, stopped) = (BTreeMap::new(), BTreeSet::new());
-        Self { plan, began: now, deadline, levels, calls, stopped, next_call: 1, verdict: None }
+        Self { plan, deadline, levels, calls, stopped, next_call: 1, verdict: None }
     }
 
     /// Decides what follows from `input`.
@@ -200,32 +199,31 @@ impl Session {
                 unproven.reasons.push(reason_of_level(level, not_enough.to_string()));
             }
             for device in &level.devices {
-                unproven.reasons.push(self.reason_of_device(level.number, device));
+                unproven.reasons.push(reason_of_device(level.number, device));
                 let latest = device.latest.as_ref().filter(|reading| reading.observed.is_contrary());
                 unproven.contrary.extend(latest.map(|reading| contrary(device, reading)));
             }
         }
         Verdict::Unproven(unproven)
     }
+}
 
-    fn reason_of_device(&self, level: usize, device: &DeviceRun) -> Reason {
-        let state = device.latest.as_ref().map(|reading| state_in_words(device, reading));
-        let (text, remedy) = match (&device.trouble, state) {
-            (Some(trouble), Some((text, _))) if device.has_failed().is_some() => {
-                (format!("{trouble} (before that: {text})"), trouble.remedy())
-            }
-            (Some(trouble), Some((text, remedy))) => (format!("{text}; then it {trouble}"), remedy),
-            (Some(trouble), None) => (trouble.to_string(), trouble.remedy()),
-            (None, Some((text, remedy))) => (text, remedy),
-            (None, None) if device.offs > 0 || device.calling => {
-                let waited = self.deadline.since(self.began).as_secs_f64();
-                (format!("gave no reading within {waited:.1} s"), "allow more time, or check the device")
-            }
-            (None, None) => ("was not asked".to_owned(), "allow more time, or ask for this level alone"),
-        };
-        let silent = !device.heard && (device.trouble.is_some() || device.calling);
-        Reason { level, device: Some(device.facts.name.clone()), text, remedy: remedy.to_owned(), silent }
-    }
+fn reason_of_device(level: usize, device: &DeviceRun) -> Reason {
+    let state = device.latest.as_ref().map(|reading| state_in_words(device, reading));
+    let (text, remedy) = match (&device.trouble, state) {
+        (Some(trouble), Some((text, _))) if device.has_failed().is_some() => {
+            (format!("{trouble} (before that: {text})"), trouble.remedy())
+        }
+        (Some(trouble), Some((text, remedy))) => (format!("{text}; then it {trouble}"), remedy),
+        (Some(trouble), None) => (trouble.to_string(), trouble.remedy()),
+        (None, Some((text, remedy))) => (text, remedy),
+        (None, None) if device.asked => {
+            ("gave no reading in the time it had".to_owned(), "allow more time, or check the device")
+        }
+        (None, None) => ("was not asked".to_owned(), "allow more time, or ask for this level alone"),
+    };
+    let silent = device.asked && !device.heard;
+    Reason { level, device: Some(device.facts.name.clone()), text, remedy: remedy.to_owned(), silent }
 }
 
 /// What the newest reading says, and what to do about it.
