@@ -3,6 +3,8 @@
 //! Pure cores (`heartbeat`, `detector`, `policy`, `placement`, `failover`, `engine`) decide; `driver`, `workload`,
 //! `replication`, `network`, `admin` and `cli` act. See ARCHITECTURE.md for who may import whom.
 
+pub mod admin;
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod detector;

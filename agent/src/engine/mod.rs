@@ -37,3 +37,7 @@ pub use input::{Attestation, CopyFound, FencedOutcome, Found, Input, KeeperPage,
 pub use log::{decode_ledger, encode_ledger};
 pub use message::{Challenge, Fed, MESSAGE_BYTES_MAX, Message, decode, encode};
 pub use operator::{Answer, Move, Request};
+pub use status::{
+    API_VERSION, AttentionLine, DataLine, FreezeLine, GateLine, GatesLine, GroupLine, HostLine, PlanLine, PossibleLine,
+    QuorumLine, SiteLine, StatusDocument,
+};

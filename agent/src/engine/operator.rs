@@ -7,6 +7,7 @@ use crate::config::{ClusterSpec, ledger_spec, timing_of};
 use quorum::id::{GroupName, HostName, LogIndex, VoterId};
 use quorum::ledger::{Applied, Bootstrap, Command, Decision, Entry, Initiator, Person, Plan, PlanKind, SetSpec};
 use quorum::moment::Moment;
+use quorum::timing::Timing;
 use std::time::Duration;
 
 /// A request that isn't decided after this is answered as undecided; what was proposed may still take effect.
@@ -17,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Request {
     /// How does everything stand?
     Status,
+    /// Which time spans are in force?
+    Timing,
     /// Put this cluster spec into force, or only say what it would change.
     Apply {
         /// The spec as written.
@@ -61,8 +64,12 @@ pub enum Answer {
     },
     /// A safety rule or a check refused it. Nothing changed.
     Refused {
+        /// The rule's stable name.
+        code: &'static str,
         /// Which and why.
         because: String,
+        /// What it means for the workload.
+        workload: &'static str,
         /// The next command.
         next: String,
     },
@@ -73,6 +80,8 @@ pub enum Answer {
     },
     /// As asked.
     Status(Box<StatusDocument>),
+    /// The time spans in force here.
+    Timing(Box<Timing>),
 }
 
 /// A person who waits for a proposal's outcome.
@@ -88,6 +97,7 @@ impl Engine {
                 let status = Box::new(self.status());
                 self.answer(ticket, Answer::Status(status));
             }
+            Request::Timing => self.answer(ticket, Answer::Timing(Box::new(self.timing.clone()))),
             Request::Apply { source, dry_run, reason } => self.on_apply(ticket, by, (source, dry_run, reason)),
             Request::Command(command) => self.ask(ticket, *command),
             Request::Move(wanted) => self.on_move(ticket, by, wanted),
@@ -100,7 +110,9 @@ impl Engine {
     }
 
     fn refuse(&mut self, ticket: u64, because: impl Into<String>, next: impl Into<String>) {
-        self.answer(ticket, Answer::Refused { because: because.into(), next: next.into() });
+        let (because, next) = (because.into(), next.into());
+        let workload = "nothing changes for any workload";
+        self.answer(ticket, Answer::Refused { code: "request-refused", because, workload, next });
     }
 
     /// Proposes, and answers once the outcome is applied here.
@@ -119,8 +131,10 @@ impl Engine {
         let answer = match &applied.outcome {
             Ok(()) => Answer::Done { index, detail: format!("{} took effect", entry.command.name()) },
             Err(refusal) => Answer::Refused {
-                because: refusal.to_string(),
-                next: "antipode status shows what stands in the way".into(),
+                code: refusal.code(),
+                because: refusal.text(),
+                workload: refusal.workload(),
+                next: refusal.next(),
             },
         };
         self.answer(waiting.ticket, answer);

@@ -1,0 +1,101 @@
+//! The admin socket: a Unix socket in the run directory, HTTP/1.1 on it.
+//!
+//! Whoever may write to the socket is an administrator of this host: the file's mode (owner and group) decides.
+
+use super::{Asked, person, route};
+use crate::config::AgentConfig;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+
+/// The socket's name in the run directory.
+pub const SOCKET_NAME: &str = "admin.sock";
+
+/// Owner and group; a package gives it the group of the operators.
+const MODE: u32 = 0o660;
+
+/// Connections at a time; more wait in the kernel's queue. A person needs one, a dashboard a few.
+const CONNECTIONS_MAX: usize = 64;
+
+/// A connection that sends no request for so long is closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// A running admin API. Dropping it closes the socket and removes its file.
+#[derive(Debug)]
+pub struct Admin {
+    socket: PathBuf,
+    accepting: AbortHandle,
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        // Nobody can be told; the next start replaces a socket that nobody answers at.
+        let _gone = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// Opens the admin socket and serves it until the returned value is dropped. Must be called within a tokio runtime.
+///
+/// # Errors
+/// What the operating system says; [`io::ErrorKind::AddrInUse`] if another agent answers at the socket.
+pub fn serve(config: &AgentConfig, requests: mpsc::Sender<Asked>) -> io::Result<Admin> {
+    let socket = config.run_dir.join(SOCKET_NAME);
+    clear(&socket)?;
+    let listener = UnixListener::bind(&socket)?;
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(MODE))?;
+    let accepting = tokio::spawn(accept(listener, requests)).abort_handle();
+    Ok(Admin { socket, accepting })
+}
+
+/// Removes a socket that an ended agent left; one that is answered is another agent's.
+fn clear(socket: &Path) -> io::Result<()> {
+    match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(_answered) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent answers at the admin socket")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_nobody) => std::fs::remove_file(socket),
+    }
+}
+
+async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _unnamed)) => {
+                let requests = requests.clone();
+                tokio::spawn(async move {
+                    converse(stream, requests).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: others must get the chance to give some back.
+                tracing::warn!(%error, "the admin socket could not accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, requests: mpsc::Sender<Asked>) {
+    let Ok(peer) = stream.peer_cred() else { return };
+    let by = person::local(peer.uid());
+    let service = service_fn(move |request| {
+        let (requests, by) = (requests.clone(), by.clone());
+        async move { Ok::<_, std::convert::Infallible>(route::answer(&requests, by, request).await) }
+    });
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(IDLE);
+    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "an admin connection ended");
+    }
+}

@@ -1,0 +1,151 @@
+//! The command line: one definition per verb feeds parser, help, man page and completions.
+//!
+//! Contract: a verb that exists works. Exit statuses are [`Exit`]'s. Documents go to standard output, everything else
+//! to standard error; `-o json` prints the admin API's document, an error included, and nothing else.
+//!
+//! Not here: what the agent answers (`admin`), the daemon (`driver::runtime`).
+
+pub mod agent;
+mod apply;
+mod client;
+mod config;
+mod failure;
+mod look;
+mod options;
+mod pki;
+mod table;
+
+pub use failure::Failure;
+
+use crate::admin::Exit;
+use clap::{CommandFactory, Parser, Subcommand};
+use options::{Format, Shown};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Geo-cluster heartbeat and failover agent
+#[derive(Debug, Parser)]
+#[command(name = "antipode", version, propagate_version = false, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// How does everything stand?
+    Status(look::StatusArgs),
+    /// Why is it so? Gate by gate
+    Explain(look::ExplainArgs),
+    /// Put a cluster spec into force
+    Apply(apply::ApplyArgs),
+    /// Check configuration files and show the time spans in force
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
+    /// Create the cluster's certificate authority and issue certificates
+    #[command(subcommand)]
+    Pki(pki::PkiVerb),
+    /// Hold the watchdog and the kill switch of this host
+    Keeper(crate::keeper::KeeperArgs),
+    /// Keep the watchdog open when the keeper ends
+    Holder(crate::keeper::HolderArgs),
+    /// Play the hardware of a lab host
+    #[command(hide = true)]
+    Chassis(crate::lab::chassis::ChassisArgs),
+    /// Say which version this is
+    Version(VersionArgs),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct VersionArgs {
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// What a verb did: nothing more to say, or a text for standard output and how to end.
+struct Outcome {
+    text: String,
+    /// Exit status.
+    status: u8,
+}
+
+impl Outcome {
+    fn done(text: impl Into<String>) -> Self {
+        Self { text: text.into(), status: Exit::Done.code() }
+    }
+}
+
+/// Parses the process's arguments, does what they say, and returns the exit status.
+pub fn main() -> ExitCode {
+    let verb = Cli::parse().verb;
+    let format = verb.format();
+    let (text, status) = match run(verb) {
+        Ok(outcome) => (outcome.text, outcome.status),
+        Err(failure) => {
+            let exit = failure.exit();
+            let text = match format {
+                Format::Json => failure.to_json(),
+                Format::Text => {
+                    eprintln!("antipode: {failure}");
+                    String::new()
+                }
+            };
+            (text, exit.code())
+        }
+    };
+    // A reader that went away (a pager, `head`) is no error of ours.
+    let _gone = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::from(status)
+}
+
+impl Verb {
+    fn format(&self) -> Format {
+        match self {
+            Self::Status(args) => args.format(),
+            Self::Explain(args) => args.shown.format,
+            Self::Apply(args) => args.shown.format,
+            Self::Config(verb) => verb.format(),
+            Self::Pki(verb) => verb.format(),
+            Self::Version(args) => args.shown.format,
+            Self::Keeper(_) | Self::Holder(_) | Self::Chassis(_) | Self::Completion { .. } => Format::Text,
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<Outcome, Failure> {
+    match verb {
+        Verb::Status(args) => look::status(&args),
+        Verb::Explain(args) => look::explain(&args),
+        Verb::Apply(args) => apply::apply(&args),
+        Verb::Config(verb) => config::run(&verb),
+        Verb::Pki(verb) => pki::run(&verb),
+        Verb::Keeper(args) => ended("keeper-ended", crate::keeper::run(&args)),
+        Verb::Holder(args) => ended("holder-ended", crate::keeper::holder::run(&args)),
+        Verb::Chassis(args) => ended("chassis-ended", crate::lab::chassis::run(&args)),
+        Verb::Version(args) => Ok(Outcome::done(version(args.shown.format))),
+        Verb::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "antipode", &mut script);
+            Ok(Outcome::done(String::from_utf8_lossy(&script)))
+        }
+    }
+}
+
+/// A daemon that printed what it had to say by itself.
+fn ended<E: std::error::Error>(code: &str, result: Result<(), E>) -> Result<Outcome, Failure> {
+    result.map_err(|error| Failure::ended(code, &error, "the text says what failed"))?;
+    Ok(Outcome::done(""))
+}
+
+fn version(format: Format) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match format {
+        Format::Text => format!("antipode {version}\n"),
+        Format::Json => format!("{{\"api_version\":{},\"version\":\"{version}\"}}\n", crate::engine::API_VERSION),
+    }
+}
