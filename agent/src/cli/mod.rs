@@ -45,6 +45,8 @@ enum Verb {
     /// Create the cluster's certificate authority and issue certificates
     #[command(subcommand)]
     Pki(pki::PkiVerb),
+    /// Run this host's agent
+    Agent(agent::AgentArgs),
     /// Hold the watchdog and the kill switch of this host
     Keeper(crate::keeper::KeeperArgs),
     /// Keep the watchdog open when the keeper ends
@@ -112,7 +114,9 @@ impl Verb {
             Self::Config(verb) => verb.format(),
             Self::Pki(verb) => verb.format(),
             Self::Version(args) => args.shown.format,
-            Self::Keeper(_) | Self::Holder(_) | Self::Chassis(_) | Self::Completion { .. } => Format::Text,
+            Self::Agent(_) | Self::Keeper(_) | Self::Holder(_) | Self::Chassis(_) | Self::Completion { .. } => {
+                Format::Text
+            }
         }
     }
 }
@@ -124,6 +128,7 @@ fn run(verb: Verb) -> Result<Outcome, Failure> {
         Verb::Apply(args) => apply::apply(&args),
         Verb::Config(verb) => config::run(&verb),
         Verb::Pki(verb) => pki::run(&verb),
+        Verb::Agent(args) => agent::run(&args, crate::driver::runtime::run).map(|()| Outcome::done("")),
         Verb::Keeper(args) => ended("keeper-ended", crate::keeper::run(&args)),
         Verb::Holder(args) => ended("holder-ended", crate::keeper::holder::run(&args)),
         Verb::Chassis(args) => ended("chassis-ended", crate::lab::chassis::run(&args)),

@@ -3,4 +3,6 @@
 //! A driver performs the engine's effects and turns what it observes into the engine's inputs.
 
 pub mod clock;
+pub mod runtime;
 pub mod transport;
+pub mod work;

@@ -43,6 +43,8 @@ pub enum Effect {
         id: WorkId,
         /// The group.
         group: GroupName,
+        /// The admission under which this host acts, if it has one.
+        host_epoch: Option<HostEpoch>,
         /// What.
         work: Work,
     },

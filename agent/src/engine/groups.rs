@@ -461,6 +461,9 @@ impl Engine {
                 }
             }
             _ if from_over => Some("the owner's host epoch is over"),
+            PlanKind::Switchover | PlanKind::Failback if self.is_left_behind(plan, state) => {
+                Some("the owner stopped, and the other copy misses its last writes; it is granted back")
+            }
             _ => target_gone.then_some("the other host is silent or no longer admitted"),
         };
         let Some(because) = because else { return false };
@@ -471,6 +474,13 @@ impl Engine {
         }
         self.close(plan, PlanOutcome::Cancelled { because: because.into() });
         true
+    }
+
+    /// The owner has stopped for the move, and the target's copy isn't in sync any more.
+    fn is_left_behind(&self, plan: &PlanState, state: &GroupState) -> bool {
+        let has_data = self.ledger.group_spec(&plan.plan.group).is_some_and(|spec| !spec.volumes.is_empty());
+        let stopped = state.ticket.as_ref().is_some_and(|ticket| matches!(ticket.state, TicketState::Stopped { .. }));
+        has_data && stopped && plan.plan.to.as_ref().is_some_and(|to| !state.in_sync.contains(to))
     }
 
     fn close(&mut self, plan: &PlanState, outcome: PlanOutcome) {

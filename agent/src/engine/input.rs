@@ -136,8 +136,8 @@ pub enum Report {
     },
     /// A graceful stop ended.
     Stopped {
-        /// Hosts whose copies were seen to have every write.
-        drained: Vec<HostName>,
+        /// The mirror was seen to have every answered write.
+        is_drained: bool,
         /// Nothing was ever opened for writing under this epoch.
         untouched: bool,
     },

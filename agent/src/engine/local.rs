@@ -7,7 +7,7 @@ use super::message::Challenge;
 use crate::event::Event;
 use crate::heartbeat::GroupLag;
 use crate::runner::{Act, Duty, GroupRunner, MayStart, OwnerDuty, Saying, StandbyDuty};
-use quorum::id::{AgentInstance, GroupName, HostName};
+use quorum::id::{AgentInstance, Generation, GroupName, HostName};
 use quorum::ledger::{
     Command, Ground, GroupState, Incarnation, PlanKind, StepKind, StepOutcome, StepState, Stopped, TicketState,
 };
@@ -123,7 +123,8 @@ impl Engine {
                 Act::Work(id, work) => {
                     self.local.work.insert(id, group.clone());
                     self.event(Event::WorkStarted { group: group.clone(), work: format!("{work:?}") });
-                    self.effects.push(Effect::Work { id, group: group.clone(), work });
+                    let host_epoch = self.my_incarnation().map(|of| of.he);
+                    self.effects.push(Effect::Work { id, group: group.clone(), host_epoch, work });
                 }
                 Act::Overtaken => self.effects.push(Effect::Overtaken { group: group.clone() }),
                 Act::Say(saying) => self.say(group, saying),
@@ -222,7 +223,7 @@ impl Engine {
                 epoch,
                 of,
                 intent: Some(intent),
-                generation: state.generation,
+                generation: generation_after(state, &drained, &self.me.host),
                 copies: drained,
             }),
             Saying::Detached { epoch, away, generation } => {
@@ -255,6 +256,12 @@ impl Engine {
         };
         self.propose(command);
     }
+}
+
+/// Leaving an in-sync copy behind raises the generation: that copy must never pass for the latest.
+fn generation_after(state: &GroupState, drained: &[HostName], owner: &HostName) -> Generation {
+    let left_behind = state.in_sync.iter().any(|host| host != owner && !drained.contains(host));
+    if left_behind { Generation(state.generation.0 + 1) } else { state.generation }
 }
 
 fn concerns(state: &GroupState, host: &HostName) -> bool {

@@ -30,7 +30,7 @@ pub struct GroupRunner {
     pub(super) promoted: Option<Epoch>,
     pub(super) announced: Option<Epoch>,
     pub(super) probed: Option<Epoch>,
-    pub(super) stopped: Option<(Epoch, Vec<HostName>, bool)>,
+    pub(super) stopped: Option<(Epoch, bool, bool)>,
     pub(super) mirrored: Option<(Epoch, HostName)>,
     pub(super) mirror_away: Option<Moment>,
     pub(super) release: Option<Epoch>,
@@ -105,9 +105,9 @@ impl GroupRunner {
                 self.seen = Some(found);
                 None
             }
-            Report::Stopped { drained, untouched } => {
+            Report::Stopped { is_drained, untouched } => {
                 if let Work::Stop { epoch, .. } = work {
-                    self.stopped = Some((epoch, drained, untouched));
+                    self.stopped = Some((epoch, is_drained, untouched));
                 }
                 self.seen = None;
                 self.succeeded();

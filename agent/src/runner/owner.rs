@@ -3,6 +3,7 @@
 use super::act::{Act, MayStart, OwnerDuty, Saying};
 use super::group::GroupRunner;
 use crate::engine::{Found, Presence, Work};
+use quorum::id::Generation;
 use quorum::moment::Moment;
 
 impl GroupRunner {
@@ -46,9 +47,16 @@ impl GroupRunner {
         found: &Found,
         acts: &mut Vec<Act>,
     ) {
-        let already = self.stopped.as_ref().filter(|(epoch, ..)| *epoch == duty.epoch).cloned();
+        let already = self.stopped.filter(|(epoch, ..)| *epoch == duty.epoch);
         match (already, found.workload) {
-            (Some((epoch, drained, untouched)), Presence::Absent) => {
+            (Some((epoch, is_drained, untouched)), Presence::Absent) => {
+                let drained = if is_drained { duty.in_sync.clone() } else { Vec::new() };
+                let raised = Generation(duty.generation.0 + 1);
+                if drained.len() < duty.in_sync.len() && self.recorded.is_some_and(|recorded| recorded < raised) {
+                    // A copy is left behind: this one says so of itself before the ledger does.
+                    self.order(Work::RecordGeneration { epoch, generation: raised }, acts);
+                    return;
+                }
                 self.say(now, Saying::Stopped { epoch, intent, drained, untouched }, acts);
             }
             (None, _) => self.order(Work::Stop { epoch: duty.epoch, patience: duty.patience }, acts),

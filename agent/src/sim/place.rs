@@ -67,8 +67,7 @@ impl Place {
             Work::Announce { .. } => done("announced"),
             Work::Stop { .. } => {
                 self.running = None;
-                let drained = self.mirror.take().into_iter().collect();
-                Report::Stopped { drained, untouched: false }
+                Report::Stopped { is_drained: self.mirror.take().is_some(), untouched: false }
             }
             Work::Kill => {
                 self.running = None;

@@ -125,3 +125,83 @@ fn a_lost_site_is_declared_fenced_and_taken_over_and_the_group_comes_home_by_its
     must(&mut world, 60, "erp is home by itself", |world| runs_on(world, "tk-1"));
     must(&mut world, 60, "erp is protected at home", is_protected);
 }
+
+fn isolate(world: &mut World, name: &str, is_cut: bool) {
+    let others: Vec<HostName> = world.hosts.keys().filter(|other| other.as_str() != name).cloned().collect();
+    for other in others {
+        world.cut(&host(name), &other, is_cut);
+        world.cut(&other, &host(name), is_cut);
+    }
+}
+
+fn lost(world: &World) -> usize {
+    world.trace.iter().filter(|line| line.text.contains("HostLost")).count()
+}
+
+#[test]
+fn a_cut_between_the_two_sites_that_the_witness_sees_both_of_moves_nothing() {
+    let mut world = settled(3);
+    for is_cut in [true, false] {
+        world.cut(&host("tk-1"), &host("os-1"), is_cut);
+        world.cut(&host("os-1"), &host("tk-1"), is_cut);
+        if is_cut {
+            must(&mut world, 20, "the mirror is detached", |world| !is_protected(world));
+            world.run_for(Duration::from_secs(20)).expect("no violation");
+        }
+    }
+    must(&mut world, 60, "the pair heals", is_protected);
+    assert!(runs_on(&world, "tk-1"), "{}", tail(&world));
+    assert_eq!(lost(&world), 0, "{}", tail(&world));
+}
+
+#[test]
+fn an_agent_that_is_back_within_the_slack_leaves_its_guest_untouched() {
+    let mut world = settled(5);
+    world.kill_agent(&host("tk-1"));
+    world.run_for(Duration::from_millis(300)).expect("no violation");
+    world.start_agent(&host("tk-1"));
+    world.run_for(Duration::from_secs(10)).expect("no violation");
+    let killed = world.trace.iter().any(|line| line.text.contains("keeper killed"));
+    assert!(runs_on(&world, "tk-1") && !killed, "{}", tail(&world));
+    assert_eq!(lost(&world), 0, "{}", tail(&world));
+}
+
+#[test]
+fn an_agent_that_stays_away_costs_the_workload_and_never_the_host() {
+    let mut world = settled(6);
+    world.kill_agent(&host("tk-1"));
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    let reset = world.trace.iter().any(|line| line.text.contains("watchdog reset"));
+    assert!(!reset, "{}", tail(&world));
+    world.start_agent(&host("tk-1"));
+    must(&mut world, 90, "erp is home by itself", |world| runs_on(world, "tk-1"));
+}
+
+#[test]
+fn all_power_lost_and_back_in_any_order_brings_the_group_up_once() {
+    for (seed, order) in [(7, ["tk-1", "os-1", "ng-1"]), (8, ["ng-1", "os-1", "tk-1"]), (9, ["os-1", "tk-1", "ng-1"])] {
+        let mut world = settled(seed);
+        for name in ["tk-1", "os-1", "ng-1"] {
+            world.power_off(&host(name));
+        }
+        world.run_for(Duration::from_secs(5)).expect("no violation");
+        for name in order {
+            world.power_on(&host(name));
+            world.run_for(Duration::from_secs(4)).expect("no violation");
+        }
+        must(&mut world, 90, "erp runs again", |world| runs_on(world, "tk-1") || runs_on(world, "os-1"));
+        must(&mut world, 90, "erp is protected again", is_protected);
+    }
+}
+
+#[test]
+fn same_seed_same_trace() {
+    let run = |seed| {
+        let mut world = settled(seed);
+        world.power_off(&host("tk-1"));
+        world.run_for(Duration::from_secs(10)).expect("no violation");
+        world.trace
+    };
+    assert_eq!(run(11), run(11));
+    assert_ne!(run(11), run(12));
+}

@@ -434,7 +434,7 @@ impl World {
                     keeper.write(order);
                 }
             }
-            Effect::Work { id, group, work } => {
+            Effect::Work { id, group, work, .. } => {
                 let span = Place::span(&work);
                 if let Some(agent) = self.agent_mut(name) {
                     agent.work.insert(id, (group, work));

@@ -76,6 +76,22 @@ fn settle(dir: &Path) -> io::Result<()> {
     let boot_id = dir.join("boot_id");
     std::fs::write(&boot_id, std::fs::read("/proc/sys/kernel/random/uuid")?)?;
     mount(Some(&boot_id), "/proc/sys/kernel/random/boot_id", NONE, MsFlags::MS_BIND, NONE)?;
+    show_own_interfaces(dir)
+}
+
+/// The interfaces of the host's own network namespace where programs look for them: sysfs shows those of the namespace
+/// in which it was mounted. Only these two folders are replaced, because cgroups are mounted below the machine's.
+fn show_own_interfaces(dir: &Path) -> io::Result<()> {
+    const NONE: Option<&str> = None;
+    let own = dir.join("sysfs");
+    std::fs::create_dir_all(&own)?;
+    mount(Some("sysfs"), &own, Some("sysfs"), MsFlags::MS_RDONLY, NONE)?;
+    for folder in ["devices/virtual/net", "class/net"] {
+        let shown = own.join(folder);
+        if shown.is_dir() {
+            mount(Some(&shown), &Path::new("/sys").join(folder), NONE, MsFlags::MS_BIND, NONE)?;
+        }
+    }
     Ok(())
 }
 

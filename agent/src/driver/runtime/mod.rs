@@ -1,0 +1,20 @@
+//! The daemon around the engine: one task owns it, everything else sends it inputs and performs its effects.
+//!
+//! ```text
+//!  transport ─┐                                     ┌─► transport
+//!  disk ──────┤                                     ├─► disk thread
+//!  keeper ────┼─► inbox ─► Engine::step ─► effects ─┼─► keeper's record
+//!  workers ───┤                                     ├─► workers (workload, replication, addresses)
+//!  admin ─────┘                                     └─► journal, answers
+//! ```
+//! Effects are performed in order. Nothing here decides anything.
+
+mod journal;
+mod keeper;
+mod peers;
+mod start;
+mod step;
+mod store;
+
+pub use start::{RunError, run};
+pub use step::Incoming;

@@ -1,0 +1,223 @@
+//! Starting the agent: identity, disk, transport, keeper, admin, then the loop.
+
+use super::journal::Journal;
+use super::keeper::KeeperEnd;
+use super::peers::peers;
+use super::step::{Incoming, Loop};
+use super::store::Disk;
+use crate::admin;
+use crate::config::AgentConfig;
+use crate::driver::clock;
+use crate::driver::transport::{Limits, Transport, TransportConfig, TransportError};
+use crate::engine::{Engine, Identity, Now, Setup};
+use crate::pki::files::IdentityFiles;
+use quorum::codec::Blob;
+use quorum::id::{AgentInstance, ClusterName, Era, HardwareId, HostName, LogIndex, SiteName, Term, VoterId};
+use quorum::ledger::Ledger;
+use quorum::replica::{Params, Position, Replica, Snapshot, SnapshotMeta};
+use quorum::roster::{Membership, VoterInfo};
+use quorum::storage::{Founding, Identity as StoreIdentity};
+use quorum::timing::{Measured, Timing};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Inputs that may wait for the engine; beyond it beats are dropped, oldest first, by the transport.
+const INBOX: usize = 4_096;
+
+/// Why the agent didn't start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A folder or file can't be used.
+    #[error("{doing}")]
+    File {
+        /// What was being done.
+        doing: String,
+        /// What the operating system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The voter's store.
+    #[error("open the voter's store")]
+    Store(#[from] quorum::storage::StorageError),
+    /// Raft.
+    #[error("start the voter")]
+    Raft(#[from] quorum::replica::StartError),
+    /// Sockets or certificates.
+    #[error("start the transport")]
+    Transport(#[from] TransportError),
+    /// The configuration names something impossible.
+    #[error("{0}")]
+    Config(String),
+    /// The engine asked for an end.
+    #[error("the agent ended itself: {0}")]
+    Halted(String),
+}
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+/// [`RunError`]; protected groups go on under the keeper until the lease ends.
+pub async fn run(config: AgentConfig) -> Result<(), RunError> {
+    for dir in [&config.data_dir, &config.run_dir] {
+        std::fs::create_dir_all(dir)
+            .map_err(|source| RunError::File { doing: format!("create {}", dir.display()), source })?;
+    }
+    let (inbox, incoming) = mpsc::channel(INBOX);
+    let identity = identity(&config)?;
+    let now = now();
+    let mut disk = None;
+    let mut voting = None;
+    if config.voter.is_some() {
+        let opened = Disk::open(&config.data_dir, founding(&config)?)?;
+        voting = Some(voter(&config, &opened, identity.agent)?);
+        disk = Some(opened);
+    }
+    let (events, transport_events) = mpsc::channel(INBOX);
+    let transport = Transport::start(transport_config(&config)?, events)?;
+    let setup = Setup { identity, peers: seeds(&config), timing: first_timing(), voting };
+    let journal = Journal::open(&config.data_dir, config.host.clone())
+        .map_err(|source| RunError::File { doing: "open the event journal".into(), source })?;
+    let (ask, asked) = mpsc::channel(64);
+    let _admin = admin::serve(&config, ask)
+        .map_err(|source| RunError::File { doing: "open the admin socket".into(), source })?;
+    forward_requests(asked, inbox.clone());
+    let writes = disk.map(|disk| start_disk(disk, &inbox));
+    let keeper = config.keeper.clone().map(KeeperEnd::new);
+    let engine = Engine::new(now, setup);
+    Loop { engine, config, transport, transport_events, inbox, incoming, writes, keeper, journal }.run().await
+}
+
+/// What people ask goes through the same inbox as everything else.
+fn forward_requests(mut asked: mpsc::Receiver<admin::Asked>, inbox: mpsc::Sender<Incoming>) {
+    tokio::spawn(async move {
+        while let Some(asked) = asked.recv().await {
+            if inbox.send(Incoming::Asked(asked)).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Both clocks and the wall.
+pub(super) fn now() -> Now {
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Now { moment: clock::now(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+}
+
+fn identity(config: &AgentConfig) -> Result<Identity, RunError> {
+    let mut instance = [0; 16];
+    rustix::rand::getrandom(&mut instance, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| RunError::File { doing: "draw an instance id".into(), source: error.into() })?;
+    Ok(Identity {
+        host: config.host.clone(),
+        site: config.site.clone(),
+        boot: clock::boot_id().map_err(|error| RunError::Config(error.to_string()))?,
+        hardware: hardware(config)?,
+        agent: AgentInstance(instance),
+        voter: config.voter.as_ref().map(|voter| voter.id),
+    })
+}
+
+/// What makes this machine this machine. Where the firmware says nothing, the operating system's machine id and the
+/// host's name stand in for it: less, because a copied disk has them too.
+fn hardware(config: &AgentConfig) -> Result<HardwareId, RunError> {
+    if let Ok(id) = clock::hardware_id() {
+        return Ok(id);
+    }
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    clock::hardware_id_of(&[machine.trim(), config.host.as_str()])
+        .ok_or_else(|| RunError::Config("this machine has neither a hardware identity nor a machine id".into()))
+}
+
+/// Time spans before the cluster exists: those of the fastest watchdog at 80 ms.
+fn first_timing() -> Timing {
+    Timing::derive(Measured::new(Duration::from_millis(1_100), Duration::from_millis(80)))
+}
+
+fn seeds(config: &AgentConfig) -> BTreeMap<HostName, SiteName> {
+    config.peers.iter().map(|peer| (peer.host.clone(), peer.site.clone())).collect()
+}
+
+/// What every founding voter begins from: the same membership, an empty ledger.
+fn founding(config: &AgentConfig) -> Result<Founding, RunError> {
+    let own = config.voter.as_ref().ok_or_else(|| RunError::Config("this host does not vote".into()))?;
+    let mut voters: BTreeMap<VoterId, VoterInfo> = BTreeMap::new();
+    voters.insert(own.id, VoterInfo { id: own.id, host: config.host.clone(), site: config.site.clone() });
+    for peer in &config.peers {
+        if let Some(id) = peer.voter {
+            let info = VoterInfo { id, host: peer.host.clone(), site: peer.site.clone() };
+            if voters.insert(id, info).is_some() {
+                return Err(RunError::Config(format!("voter id {id} is given twice in agent.toml")));
+            }
+        }
+    }
+    let membership = Membership { voters, ..Membership::default() };
+    let first = quorum::ledger::Position { index: LogIndex(1), term: Term(1) };
+    let mut ledger = Ledger::new();
+    let _events = ledger.apply_membership(first, membership.clone());
+    let data = crate::engine::encode_ledger(&ledger)
+        .map_err(|error| RunError::Config(format!("encode the first ledger: {error}")))?;
+    let last = Position { index: first.index, term: first.term };
+    Ok(Founding {
+        identity: StoreIdentity { cluster: cluster_id(&config.cluster), era: Era(1), voter: own.id },
+        genesis: Some(Snapshot {
+            meta: SnapshotMeta { last, config: first.index, membership },
+            data: Blob::from(data),
+        }),
+    })
+}
+
+fn cluster_id(name: &str) -> [u8; 16] {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(name.as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    id
+}
+
+fn voter(config: &AgentConfig, disk: &Disk, agent: AgentInstance) -> Result<(Replica, Ledger), RunError> {
+    let ledger = match &disk.loaded.snapshot {
+        Some(snapshot) => crate::engine::decode_ledger(&snapshot.data)
+            .map_err(|error| RunError::Config(format!("read the ledger in the voter's store: {error}")))?,
+        None => Ledger::new(),
+    };
+    let prefers = config.voter.as_ref().is_some_and(|voter| voter.prefer_leader);
+    let seed = u64::from_le_bytes(agent.0[..8].try_into().unwrap_or_default());
+    let params = Params { seed, priority: i64::from(prefers), ..Params::default() };
+    Ok((Replica::new(params, disk.loaded.clone())?, ledger))
+}
+
+fn transport_config(config: &AgentConfig) -> Result<TransportConfig, RunError> {
+    let cluster = ClusterName::new(&config.cluster).map_err(|error| RunError::Config(error.to_string()))?;
+    Ok(TransportConfig {
+        cluster,
+        host: config.host.clone(),
+        listen: config.listen.clone(),
+        peers: peers(config, None),
+        identity: identity_files(config),
+        limits: Limits::default(),
+    })
+}
+
+/// This host's certificate and whom it trusts.
+pub(super) fn identity_files(config: &AgentConfig) -> IdentityFiles {
+    IdentityFiles {
+        authorities: config.tls.ca.clone(),
+        certificate: config.tls.cert.clone(),
+        key: config.tls.key.clone(),
+        crl: config.tls.crl.clone(),
+    }
+}
+
+fn start_disk(disk: Disk, inbox: &mpsc::Sender<Incoming>) -> std::sync::mpsc::Sender<quorum::replica::Write> {
+    let (done, failed) = (inbox.clone(), inbox.clone());
+    disk.start(
+        move |persisted| {
+            let _gone = done.blocking_send(Incoming::Persisted(persisted));
+        },
+        move |error| {
+            let _gone = failed.blocking_send(Incoming::DiskFailed(error.to_string()));
+        },
+    )
+}

@@ -1,0 +1,248 @@
+//! The loop: take what came in, step the engine, perform its effects in order.
+
+use super::journal::{self, Journal};
+use super::keeper::{KeeperEnd, LOOK_EVERY};
+use super::peers::peers;
+use super::start::{RunError, identity_files, now};
+use crate::admin::Asked;
+use crate::config::AgentConfig;
+use crate::driver::transport::{Channel, Path, TransportEvent, TransportHandle};
+use crate::driver::work::{Order, Site, Workers};
+use crate::engine::{self, Answer, Effect, Engine, Input, Report, Sight, WorkId};
+use crate::heartbeat;
+use quorum::id::GroupName;
+use quorum::replica::Write;
+use quorum::storage::Persisted;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// The one channel of messages between agents.
+const MESSAGES: Channel = Channel(1);
+/// Without any deadline the engine is woken this often.
+const WAKE_MAX: Duration = Duration::from_millis(50);
+
+/// What other tasks hand to the loop.
+pub enum Incoming {
+    /// A write is durable.
+    Persisted(Persisted),
+    /// The disk failed: the process ends.
+    DiskFailed(String),
+    /// A piece of work ended.
+    Work(WorkId, Report),
+    /// A driver saw something.
+    Seen(GroupName, Sight),
+    /// A person asks.
+    Asked(Asked),
+    /// End in an orderly way.
+    Stop,
+}
+
+/// Everything that the loop owns.
+pub(super) struct Loop {
+    pub(super) engine: Engine,
+    pub(super) config: AgentConfig,
+    pub(super) transport: TransportHandle,
+    pub(super) transport_events: mpsc::Receiver<TransportEvent>,
+    pub(super) inbox: mpsc::Sender<Incoming>,
+    pub(super) incoming: mpsc::Receiver<Incoming>,
+    pub(super) writes: Option<std::sync::mpsc::Sender<Write>>,
+    pub(super) keeper: Option<KeeperEnd>,
+    pub(super) journal: Journal,
+}
+
+/// State of the running loop besides what it was given.
+struct Running {
+    workers: Workers,
+    answers: BTreeMap<u64, oneshot::Sender<Answer>>,
+    tickets: u64,
+}
+
+impl Loop {
+    pub(super) async fn run(mut self) -> Result<(), RunError> {
+        let workers = Workers::new(self.site(), self.inbox.clone());
+        let mut running = Running { workers, answers: BTreeMap::new(), tickets: 0 };
+        stop_on_signals(self.inbox.clone())?;
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let effects = self.engine.step(now(), Input::Wake);
+        self.perform(effects, &mut running)?;
+        loop {
+            let wake = tokio::time::sleep(self.until_deadline());
+            // Biased: what the kernel received is handed in before the clock is looked at, so that a late loop never
+            // takes its own lateness for a peer's silence.
+            let input = tokio::select! {
+                biased;
+                event = self.transport_events.recv() => match event {
+                    Some(event) => self.translate(event, &running),
+                    None => return Err(RunError::Halted("the transport ended".into())),
+                },
+                incoming = self.incoming.recv() => match incoming {
+                    Some(Incoming::Stop) | None => return Ok(()),
+                    Some(Incoming::DiskFailed(because)) => return Err(RunError::Halted(because)),
+                    Some(incoming) => running.take(incoming),
+                },
+                _ = looks.tick() => self.keeper.as_mut().and_then(KeeperEnd::look).map(Input::Keeper),
+                () = wake => Some(Input::Wake),
+            };
+            if let Some(input) = input {
+                let effects = self.engine.step(now(), input);
+                self.perform(effects, &mut running)?;
+            }
+        }
+    }
+
+    fn site(&self) -> Site {
+        let peers = self.config.peers.iter();
+        Site {
+            host: self.config.host.clone(),
+            run_dir: self.config.run_dir.clone(),
+            slice: self.config.keeper.as_ref().map(|keeper| keeper.slice.clone()),
+            identity: identity_files(&self.config),
+            address: self.config.listen[0].ip(),
+            peers: peers.filter_map(|peer| Some((peer.host.clone(), peer.addresses.first()?.ip()))).collect(),
+            spec: None,
+        }
+    }
+
+    fn until_deadline(&self) -> Duration {
+        let now = now().moment;
+        let left = self.engine.deadline().map(|at| {
+            let (boot, raw) = (at.boot_ns.saturating_sub(now.boot_ns), at.raw_ns.saturating_sub(now.raw_ns));
+            Duration::from_nanos(boot.max(raw))
+        });
+        left.unwrap_or(WAKE_MAX).min(WAKE_MAX)
+    }
+
+    fn translate(&self, event: TransportEvent, running: &Running) -> Option<Input> {
+        match event {
+            TransportEvent::Datagram { from, path, bytes, received } => {
+                let datagram = heartbeat::decode(&bytes)
+                    .inspect_err(|error| tracing::debug!(%from, %error, "a datagram was dropped"))
+                    .ok()?;
+                Some(Input::Datagram { from, path: path.0, datagram: Box::new(datagram), received })
+            }
+            TransportEvent::Message { from, channel, bytes } => {
+                if channel != MESSAGES {
+                    return None;
+                }
+                let message = engine::decode(&bytes)
+                    .inspect_err(|error| tracing::debug!(%from, %error, "a message was dropped"))
+                    .ok()?;
+                Some(Input::Message { from, message: Box::new(message) })
+            }
+            TransportEvent::Stream { from, kind, stream } => {
+                running.workers.serve_stream(&from, kind, stream);
+                None
+            }
+            TransportEvent::PathUp { peer, path, rtt } => {
+                tracing::debug!(%peer, %path, ?rtt, "path up");
+                Some(Input::Link { peer, up: true })
+            }
+            TransportEvent::PathDown { peer, path, because } => {
+                tracing::info!(%peer, %path, ?because, "path down");
+                Some(Input::Link { peer, up: false })
+            }
+            TransportEvent::Refused { peer, address, because, .. } => {
+                tracing::warn!(?peer, %address, because = because.as_str(), "a connection was refused");
+                None
+            }
+        }
+    }
+
+    /// dispatcher: one arm an effect.
+    fn perform(&mut self, effects: Vec<Effect>, running: &mut Running) -> Result<(), RunError> {
+        for effect in effects {
+            match effect {
+                Effect::Datagram { to, datagram } => match heartbeat::encode(&datagram) {
+                    Ok(bytes) => self.send_on_all_paths(&to, bytes.into()),
+                    Err(error) => tracing::error!(%to, %error, "a beat outgrew its datagram"),
+                },
+                Effect::Message { to, message } => match engine::encode(&message) {
+                    Ok(bytes) => {
+                        if let Err(error) = self.transport.send_message(&to, MESSAGES, bytes.into()) {
+                            tracing::debug!(%to, %error, "a message was not sent");
+                        }
+                    }
+                    Err(error) => tracing::error!(%to, %error, "a message outgrew its limit"),
+                },
+                Effect::Persist(write) => {
+                    if let Some(writes) = &self.writes {
+                        writes.send(*write).map_err(|_| RunError::Halted("the voter's disk thread ended".into()))?;
+                    }
+                }
+                Effect::Keeper(order) => {
+                    if let Some(keeper) = &mut self.keeper {
+                        keeper.write(&order);
+                    }
+                }
+                Effect::Work { id, group, host_epoch, work } => {
+                    running.workers.start(Order { id, group, host_epoch, work });
+                }
+                Effect::Overtaken { group } => running.workers.overtaken(&group),
+                Effect::Fence { task, host, host_epoch, deadline } => {
+                    tracing::info!(%task, %host, %host_epoch, ?deadline, "no fence device of this host is driven yet");
+                }
+                Effect::CancelFence { task } => tracing::info!(%task, "fence task cancelled"),
+                Effect::Answer { ticket, answer } => {
+                    if let Some(waiting) = running.answers.remove(&ticket) {
+                        let _gone = waiting.send(*answer);
+                    }
+                }
+                Effect::Spec(spec) => {
+                    if let Err(error) = self.transport.update_peers(peers(&self.config, Some(&spec))) {
+                        tracing::error!(%error, "the spec's addresses could not be used");
+                    }
+                    running.workers.spec(spec);
+                }
+                Effect::Event(event) => {
+                    let now = now();
+                    self.journal.append(now.moment.boot_ns, now.wall_ms, &event);
+                    journal::log(&event);
+                }
+                Effect::Halt { because } => return Err(RunError::Halted(because)),
+            }
+        }
+        Ok(())
+    }
+
+    fn send_on_all_paths(&self, to: &quorum::id::HostName, bytes: bytes::Bytes) {
+        for path in 0..self.config.listen.len() {
+            let path = Path(u8::try_from(path).unwrap_or(u8::MAX));
+            if let Err(error) = self.transport.send_datagram(to, path, bytes.clone()) {
+                tracing::trace!(%to, %error, "a beat was not sent");
+            }
+        }
+    }
+}
+
+impl Running {
+    fn take(&mut self, incoming: Incoming) -> Option<Input> {
+        match incoming {
+            Incoming::Persisted(persisted) => Some(Input::Persisted(Box::new(persisted))),
+            Incoming::Work(id, report) => Some(Input::Work { id, report }),
+            Incoming::Seen(group, sight) => Some(Input::Seen { group, sight }),
+            Incoming::Asked(asked) => {
+                self.tickets += 1;
+                self.answers.insert(self.tickets, asked.answer);
+                Some(Input::Operator { ticket: self.tickets, by: asked.by, request: Box::new(asked.request) })
+            }
+            Incoming::Stop | Incoming::DiskFailed(_) => None,
+        }
+    }
+}
+
+/// SIGTERM and SIGINT end the agent. Its groups go on: the next agent adopts them within the slack.
+fn stop_on_signals(inbox: mpsc::Sender<Incoming>) -> Result<(), RunError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|source| RunError::File { doing: "listen for signals".into(), source });
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _gone = inbox.send(Incoming::Stop).await;
+    });
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! From the spec to the drivers of one group on this host.
+
+use super::Order;
+use crate::config::{ClusterSpec, GroupConfig, Place as PlaceConfig};
+use crate::keeper::slice::SliceRoot;
+use crate::pki::files::IdentityFiles;
+use crate::replication::Replication;
+use crate::replication::nbd::{Copy, Nbd, NbdSpec};
+use crate::replication::record::RecordFile;
+use crate::workload::qemu::Qemu;
+use crate::workload::qemu::spec::QemuSpec;
+use crate::workload::{Place, VolumeAt, Workload};
+use quorum::id::{GroupName, HostEpoch, HostName};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What all groups of this host share.
+#[derive(Clone)]
+pub struct Site {
+    /// This host.
+    pub host: HostName,
+    /// Folder that a reboot empties.
+    pub run_dir: PathBuf,
+    /// Name or path of the protected slice.
+    pub slice: Option<PathBuf>,
+    /// This host's certificate and whom it trusts.
+    pub identity: IdentityFiles,
+    /// Where this host is reached, by the first path.
+    pub address: IpAddr,
+    /// Where the others are reached, by the first path.
+    pub peers: BTreeMap<HostName, IpAddr>,
+    /// The spec in force.
+    pub spec: Option<Arc<ClusterSpec>>,
+}
+
+/// A volume's driver.
+pub(super) struct Data {
+    pub(super) driver: Box<dyn Replication>,
+    pub(super) spec: NbdSpec,
+    pub(super) at: VolumeAt,
+}
+
+/// The drivers of one group on this host.
+pub(super) struct Built {
+    pub(super) host: HostName,
+    pub(super) config: GroupConfig,
+    pub(super) place: PlaceConfig,
+    pub(super) cgroup: Option<(SliceRoot, HostEpoch)>,
+    pub(super) workload: Box<dyn Workload>,
+    pub(super) data: Vec<Data>,
+    pub(super) listen: IpAddr,
+    pub(super) peers: BTreeMap<HostName, IpAddr>,
+}
+
+impl Built {
+    /// The drivers as the spec says.
+    ///
+    /// # Errors
+    /// What is missing or wrong, for people.
+    pub(super) fn make(site: &Site, order: &Order) -> Result<Self, String> {
+        let group = &order.group;
+        let spec = site.spec.as_ref().ok_or("no cluster spec is known here yet")?;
+        let config = spec.groups.get(group).ok_or_else(|| format!("the spec has no group {group}"))?.clone();
+        let place = config.places.values().find(|place| place.hosts.contains(&site.host));
+        let place = place.ok_or_else(|| format!("{} is no place of {group}", site.host))?.clone();
+        let root =
+            site.slice.as_ref().map(|slice| SliceRoot::find(&slice.to_string_lossy()).map_err(|e| e.to_string()));
+        let root = root.transpose()?;
+        let cgroup = root.zip(order.host_epoch);
+        let at = Place {
+            group: group.clone(),
+            host: site.host.clone(),
+            cgroup: cgroup.as_ref().map(|(root, he)| root.group(*he, group)).unwrap_or_default(),
+            runtime: site.run_dir.join("groups").join(group.as_str()),
+        };
+        let workload: Box<dyn Workload> = match place.kind.as_str() {
+            "qemu" => Box::new(Qemu::new(at.clone(), keys::<QemuSpec>(&place.params, "[group.at]")?)),
+            other => return Err(format!("workload kind {other:?} is not known to this version")),
+        };
+        let data = volumes(site, &config, &at)?;
+        let (listen, peers) = (site.address, site.peers.clone());
+        Ok(Self { host: site.host.clone(), config, place, cgroup, workload, data, listen, peers })
+    }
+
+    /// The volumes in the spec's order.
+    pub(super) fn volumes(&self) -> Vec<VolumeAt> {
+        self.data.iter().map(|data| data.at.clone()).collect()
+    }
+
+    /// Where a standby's export of a volume listens.
+    pub(super) fn export_of(&self, standby: &HostName, data: &Data) -> Result<SocketAddr, String> {
+        let ip = self.peers.get(standby).ok_or_else(|| format!("no address of {standby} is known"))?;
+        Ok(SocketAddr::new(*ip, data.spec.port))
+    }
+}
+
+fn volumes(site: &Site, config: &GroupConfig, at: &Place) -> Result<Vec<Data>, String> {
+    let volume = |volume: &crate::config::VolumeConfig| {
+        if volume.replication != "nbd" {
+            return Err(format!("replication kind {:?} is not known to this version", volume.replication));
+        }
+        let spec: NbdSpec = keys(&volume.params, "replication")?;
+        let path = fill(&spec.path, &config.name, &volume.name, &site.host);
+        let volume = VolumeAt { name: volume.name.clone(), path };
+        let record = RecordFile::beside(&volume.path);
+        let copy = Copy { place: at.clone(), volume: volume.clone(), record, identity: site.identity.clone() };
+        Ok(Data { driver: Box::new(Nbd::new(copy)), spec, at: volume })
+    };
+    config.volumes.iter().map(volume).collect()
+}
+
+fn fill(pattern: &str, group: &GroupName, volume: &str, host: &HostName) -> PathBuf {
+    let filled = pattern.replace("{group}", group.as_str()).replace("{volume}", volume);
+    filled.replace("{host}", host.as_str()).into()
+}
+
+fn keys<T: serde::de::DeserializeOwned>(params: &toml::Table, of: &str) -> Result<T, String> {
+    params.clone().try_into().map_err(|error| format!("{of}: {error}"))
+}

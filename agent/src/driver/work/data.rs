@@ -1,0 +1,154 @@
+//! A group's copies of its volumes on this host, taken together: the group's generation is that of all its volumes.
+
+use super::build::{Built, Data};
+use crate::engine::{CopyFound, Report};
+use crate::replication::record::Role;
+use crate::replication::{
+    AcceptedLoss, ExportBegin, ExportOrder, MirrorBegin, MirrorOrder, MirrorState, Mode, PromoteOrder, ReplicationError,
+};
+use quorum::id::{Epoch, Generation, HostName};
+use quorum::ledger::CopyCheck;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The generation of data that no cluster has ever moved.
+const FIRST: Generation = Generation(1);
+/// A mirror whose standby takes nothing for this while something waits is away.
+pub(super) const STALL: Duration = Duration::from_secs(2);
+/// How often a mirror that is being made equal is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+type Outcome = Result<String, String>;
+
+/// One volume after the other; the first failure ends it and names the volume.
+macro_rules! each {
+    ($built:expr, $data:ident, $body:block) => {{
+        let mut details = Vec::new();
+        for $data in &$built.data {
+            let outcome: Outcome = async { $body }.await;
+            match outcome {
+                Ok(detail) => details.push(detail),
+                Err(because) => return Report::Failed { because: format!("volume {}: {because}", $data.at.name) },
+            }
+        }
+        Report::Done { detail: details.join(", ") }
+    }};
+}
+
+/// What the copies on this host say about themselves.
+///
+/// # Errors
+/// A record that can't be read: the copy's worth is unknown.
+pub(super) fn copy(built: &Built) -> Result<Option<CopyFound>, String> {
+    let mut found: Option<CopyFound> = None;
+    for data in &built.data {
+        let record = data.driver.record().map_err(|error| error.to_string())?;
+        let (generation, check) = match &record {
+            // Never used by a cluster: the ledger's first generation, for the machine that brings the data in.
+            None => (FIRST, None),
+            Some(record) if record.role == Role::Syncing => (Generation(0), None),
+            Some(record) => (record.generation, None::<CopyCheck>),
+        };
+        // The oldest volume is the group's age.
+        let is_older = found.is_none_or(|found| generation < found.generation);
+        if is_older {
+            found = Some(CopyFound { generation, check });
+        }
+    }
+    Ok(found)
+}
+
+pub(super) async fn promote(built: &Built, epoch: Epoch, opens: Generation, generation: Generation) -> Report {
+    each!(built, data, {
+        let record = data.driver.record().map_err(|error| error.to_string())?;
+        if record.is_none() && epoch.count() == 1 {
+            return data.driver.adopt(epoch, generation).map(|()| "adopted".into()).map_err(|error| error.to_string());
+        }
+        if record.is_some_and(|record| record.role == Role::Source && record.epoch == epoch) {
+            return Ok("promoted before".into());
+        }
+        let order =
+            PromoteOrder { epoch, generation: opens, not_before: Epoch::default(), accepted: AcceptedLoss::Nothing };
+        data.driver.promote(&order).await.map_err(|error| error.to_string())?;
+        if generation != opens {
+            data.driver.advance(epoch, generation).map_err(|error| error.to_string())?;
+        }
+        Ok("promoted".into())
+    })
+}
+
+pub(super) async fn open_export(built: &Built, epoch: Epoch, owner: &HostName) -> Report {
+    each!(built, data, {
+        let record = data.driver.record().map_err(|error| error.to_string())?;
+        let continues = record.is_some_and(|record| record.role == Role::Standby && record.epoch == epoch);
+        let begin = if continues { ExportBegin::Continue } else { ExportBegin::Afresh };
+        let listen = SocketAddr::new(built.listen, data.spec.port);
+        let order = ExportOrder { epoch, from: owner.clone(), listen, begin };
+        data.driver.open_export(&order).await.map(|()| "open".into()).map_err(|error| error.to_string())
+    })
+}
+
+pub(super) async fn close_export(built: &Built) -> Report {
+    each!(built, data, {
+        data.driver.close_export(CLOSE_LIMIT).await.map(|()| "closed".into()).map_err(|error| error.to_string())
+    })
+}
+
+/// The generation rose or was confirmed: recorded as what this host is.
+pub(super) async fn record(built: &Built, epoch: Epoch, generation: Generation) -> Report {
+    each!(built, data, {
+        let record = data.driver.record().map_err(|error| error.to_string())?;
+        let done: Result<(), ReplicationError> = match record.map(|record| record.role) {
+            Some(Role::Source) => data.driver.advance(epoch, generation),
+            Some(Role::Syncing | Role::Standby) | None => data.driver.mark_standby(epoch, generation),
+        };
+        done.map(|()| format!("generation {generation}")).map_err(|error| error.to_string())
+    })
+}
+
+/// Sends everything to the standby and waits until it follows.
+pub(super) async fn mirror(built: &Built, epoch: Epoch, standby: &HostName) -> Report {
+    each!(built, data, {
+        let order = MirrorOrder {
+            epoch,
+            to: standby.clone(),
+            target: built.export_of(standby, data)?,
+            mode: data.spec.mode,
+            begin: MirrorBegin::Whole,
+        };
+        data.driver.start_mirror(&order).await.map_err(|error| error.to_string())?;
+        until_synced(data).await
+    })
+}
+
+async fn until_synced(data: &Data) -> Outcome {
+    loop {
+        match data.driver.mirror_state(STALL).await.map_err(|error| error.to_string())? {
+            MirrorState::Synced { .. } => return Ok(format!("{} follows", data.at.name)),
+            MirrorState::Copying { .. } => tokio::time::sleep(LOOK_EVERY).await,
+            MirrorState::Away { .. } => return Err(format!("the standby of {} went away while copying", data.at.name)),
+            MirrorState::Detached { because } => {
+                return Err(format!("the mirror of {} ended: {}", data.at.name, because.unwrap_or_default()));
+            }
+        }
+    }
+}
+
+pub(super) async fn release(built: &Built) -> Report {
+    each!(built, data, {
+        data.driver.release_writes().await.map(|()| "released".into()).map_err(|error| error.to_string())
+    })
+}
+
+/// Whether every volume's mirror has every answered write, now and until somebody commits its detachment: a mirror in
+/// synchronous mode that follows answers nothing that the standby doesn't have, and one that goes away answers nothing.
+pub(super) async fn is_drained(built: &Built) -> bool {
+    for data in &built.data {
+        let is_following = matches!(data.driver.mirror_state(STALL).await, Ok(MirrorState::Synced { .. }));
+        if data.spec.mode != Mode::Sync || !is_following {
+            return false;
+        }
+    }
+    !built.data.is_empty()
+}
