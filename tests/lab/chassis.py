@@ -63,7 +63,8 @@ class Chassis:
         with open(self.folders["boot"], "w", encoding="utf-8") as f:
             f.write(self.boot_toml())
         os.makedirs(self.dir, exist_ok=True)
-        argv = [self.binary, "chassis", "--dir", self.dir, "--host", self.name, "--boot", self.folders["boot"]]
+        argv = [self.binary, "chassis", "--dir", self.dir, "--control", self.panel, "--name", self.name]
+        argv += ["--boot", self.folders["boot"]]
         argv += ["--netns", self.netns, "--volatile", self.folders["run"]]
         self.process = procs.start(self.prefix, f"chassis-{self.host}", argv, self.folders["console"])
         until = time.monotonic() + START_LIMIT_S

@@ -207,7 +207,7 @@ class Cluster:
     def apply(self):
         """Gives the cluster its spec."""
         guest = {"kernel": self.kernel, "image": self.image, "observer": self.observer}
-        guest |= {"disk": self.disks, "address": self.addresses}
+        guest |= {"disk": f"{self.folder}/hosts/{{host}}/root.raw", "address": self.addresses}
         path = f"{self.folder}/cluster.toml"
         with open(path, "w", encoding="utf-8") as f:
             f.write(spec.cluster_toml(self.options, guest))
@@ -227,15 +227,16 @@ class Cluster:
             time.sleep(0.1)
 
     def wait_ready(self, limit=120.0):
-        """A leader at the witness, the spec applied, the guest serving at home, its copy in sync."""
-        self.wait_for(lambda: self.leader()[1] == spec.WITNESS, "a leader at the witness", limit)
+        """The spec applied, a leader at the witness, the guest serving at home, its copy in sync."""
+        self.wait_for(lambda: self.leader()[0], "a leader", limit)
         self.apply()
+        self.wait_for(lambda: self.leader()[1] == spec.WITNESS, "a leader at the witness", limit)
         self.wait_for(lambda: self.group().get("site") == "tokyo" and self.is_in_sync(), "in sync at tokyo", limit)
 
     def is_in_sync(self):
         """Whether somebody shows the group as running with its copy in sync."""
         shown = self.group()
-        return shown.get("state") == "running" and bool((shown.get("data") or {}).get("in_sync"))
+        return shown.get("state") == "running" and len((shown.get("data") or {}).get("in_sync") or []) > 1
 
     def dump(self, lines=12):
         """What each host said last, and what the cluster says about the group."""
