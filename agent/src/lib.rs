@@ -15,6 +15,7 @@ pub mod failover;
 pub mod heartbeat;
 pub mod keeper;
 pub mod lab;
+pub mod metrics;
 pub mod network;
 pub mod pki;
 pub mod placement;

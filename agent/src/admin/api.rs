@@ -1,7 +1,7 @@
 //! The JSON documents of the admin API. Fields are only ever added; `api_version` counts changes that break a reader.
 
 use super::Exit;
-use crate::engine::API_VERSION;
+use crate::engine::{API_VERSION, Order};
 use quorum::id::{GroupName, HostName, LogIndex};
 use quorum::ledger::PlanKind;
 use quorum::timing::Timing;
@@ -40,6 +40,17 @@ pub struct MoveAsked {
     /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// Body of `POST /v1/order`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderAsked {
+    /// What.
+    pub order: Order,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
 }
 
 impl MoveAsked {

@@ -13,14 +13,18 @@
 
 mod api;
 mod ask;
+mod events;
 mod explain;
+mod metrics;
 mod person;
 mod route;
 mod socket;
 
 pub use api::{
-    ApplyAsked, DoneDocument, ErrorDocument, ErrorLine, MoveAsked, TimingComputed, TimingDocument, TimingLine,
+    ApplyAsked, DoneDocument, ErrorDocument, ErrorLine, MoveAsked, OrderAsked, TimingComputed, TimingDocument,
+    TimingLine,
 };
+pub use events::EventsDocument;
 pub use explain::{Explanation, Fact, Subject, explain};
 pub use socket::{Admin, SOCKET_NAME, serve};
 

@@ -6,41 +6,48 @@
 //! GET  /v1/explain/KIND/NAME     Explanation     KIND: site, host, group, plan
 //! POST /v1/apply                 ApplyAsked -> DoneDocument
 //! POST /v1/move                  MoveAsked  -> DoneDocument
+//! POST /v1/order                 OrderAsked -> DoneDocument
+//! POST /v1/transfer/HOST         DoneDocument
+//! GET  /v1/events?after=BYTE     EventsDocument
 //! ```
 //! Errors are ErrorDocuments.
 
 use super::ask::{Told, ask};
-use super::{ApplyAsked, Asked, ErrorDocument, Exit, MoveAsked, Subject, explain};
+use super::{ApplyAsked, Asked, ErrorDocument, Exit, MoveAsked, OrderAsked, Subject, explain};
 use crate::engine::{Move, Request};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Response, StatusCode};
+use quorum::id::VoterId;
 use quorum::ledger::Person;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::path::PathBuf;
 use tokio::sync::mpsc;
 
 /// The largest body: a cluster spec of 100,000 groups stays below it.
 const BODY_BYTES_MAX: usize = 32 << 20;
 
+/// What a request is answered from.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    /// The way to the engine's loop.
+    pub requests: mpsc::Sender<Asked>,
+    /// Where the event journal is.
+    pub data_dir: PathBuf,
+}
+
 /// Answers one request.
-pub(super) async fn answer(
-    to: &mpsc::Sender<Asked>,
-    by: Person,
-    request: hyper::Request<Incoming>,
-) -> Response<Full<Bytes>> {
-    match route(to, by, request).await {
+pub(super) async fn answer(state: &Served, by: Person, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+    match route(state, by, request).await {
         Ok(body) => respond(StatusCode::OK, body),
         Err(error) => respond(status_of(error.exit()), json(&error)),
     }
 }
 
-async fn route(
-    to: &mpsc::Sender<Asked>,
-    by: Person,
-    request: hyper::Request<Incoming>,
-) -> Result<Bytes, ErrorDocument> {
+async fn route(state: &Served, by: Person, request: hyper::Request<Incoming>) -> Result<Bytes, ErrorDocument> {
+    let to = &state.requests;
     let (head, body) = request.into_parts();
     let segments: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();
     let is = |method: &Method, path: &[&str]| head.method == *method && segments == path;
@@ -57,6 +64,16 @@ async fn route(
     if is(&Method::POST, &["v1", "move"]) {
         let asked: MoveAsked = read(body).await?;
         return told(ask(to, by, Request::Move(moved(asked)?)).await?);
+    }
+    if is(&Method::POST, &["v1", "order"]) {
+        let OrderAsked { order, reason } = read(body).await?;
+        return told(ask(to, by, Request::Order { order, reason }).await?);
+    }
+    if is(&Method::GET, &["v1", "events"]) {
+        return events(state, head.uri.query()).await;
+    }
+    if let (&Method::POST, ["v1", "transfer", host]) = (&head.method, segments.as_slice()) {
+        return transfer(to, by, host).await;
     }
     if let (&Method::GET, ["v1", "explain", kind, name]) = (&head.method, segments.as_slice()) {
         return explained(to, by, (kind, name)).await;
@@ -89,13 +106,43 @@ async fn explained(to: &mpsc::Sender<Asked>, by: Person, (kind, name): (&str, &s
         return Err(ErrorDocument::new(Exit::Usage, "unknown-subject", text, "explain site, host, group or plan"));
     };
     let Told::Status(status) = ask(to, by, Request::Status).await? else {
-        return Err(ErrorDocument::new(Exit::Error, "defect", "the engine answered another question", "report this"));
+        return Err(defect());
     };
     let Some(explanation) = explain(&status, subject, name) else {
         let text = format!("the cluster knows no {kind} {name:?} here");
         return Err(ErrorDocument::new(Exit::Error, "unknown-name", text, "antipode status lists all names"));
     };
     Ok(json(&explanation))
+}
+
+/// The engine knows voters by number; people know hosts.
+async fn transfer(to: &mpsc::Sender<Asked>, by: Person, host: &str) -> Result<Bytes, ErrorDocument> {
+    let Told::Status(status) = ask(to, by.clone(), Request::Status).await? else { return Err(defect()) };
+    let Some(voter) = status.quorum.members.iter().find(|voter| voter.host == host) else {
+        let text = format!("{host} doesn't vote");
+        return Err(ErrorDocument::new(Exit::Refused, "not-a-voter", text, "antipode quorum status lists the voters"));
+    };
+    told(ask(to, by, Request::Transfer(VoterId(voter.id))).await?)
+}
+
+async fn events(state: &Served, query: Option<&str>) -> Result<Bytes, ErrorDocument> {
+    let after = query.and_then(|query| query.strip_prefix("after=")).map_or(Ok(0), str::parse);
+    let Ok(after) = after else {
+        let text = "`after` is no number of bytes";
+        return Err(ErrorDocument::new(
+            Exit::Usage,
+            "malformed-request",
+            text,
+            "leave it out to read from the beginning",
+        ));
+    };
+    let data_dir = state.data_dir.clone();
+    let read = tokio::task::spawn_blocking(move || super::events::read(&data_dir, after)).await;
+    read.map_err(|_panicked| defect())?.map(|document| json(&document))
+}
+
+fn defect() -> ErrorDocument {
+    ErrorDocument::new(Exit::Error, "defect", "the agent answered another question", "report this")
 }
 
 fn told(told: Told) -> Result<Bytes, ErrorDocument> {

@@ -2,7 +2,8 @@
 //!
 //! Whoever may write to the socket is an administrator of this host: the file's mode (owner and group) decides.
 
-use super::{Asked, person, route};
+use super::route::{self, Served};
+use super::{Asked, metrics, person};
 use crate::config::AgentConfig;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,28 +33,35 @@ const IDLE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Admin {
     socket: PathBuf,
-    accepting: AbortHandle,
+    accepting: Vec<AbortHandle>,
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting.iter().for_each(AbortHandle::abort);
         // Nobody can be told; the next start replaces a socket that nobody answers at.
         let _gone = std::fs::remove_file(&self.socket);
     }
 }
 
-/// Opens the admin socket and serves it until the returned value is dropped. Must be called within a tokio runtime.
+/// Opens the admin socket, and the metrics' address if the configuration has one, and serves them until the returned value is dropped. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// What the operating system says; [`io::ErrorKind::AddrInUse`] if another agent answers at the socket.
+/// What the operating system says; [`io::ErrorKind::AddrInUse`] if another agent answers at the socket or something
+/// else at the metrics' address.
 pub fn serve(config: &AgentConfig, requests: mpsc::Sender<Asked>) -> io::Result<Admin> {
     let socket = config.run_dir.join(SOCKET_NAME);
     clear(&socket)?;
     let listener = UnixListener::bind(&socket)?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(MODE))?;
-    let accepting = tokio::spawn(accept(listener, requests)).abort_handle();
-    Ok(Admin { socket, accepting })
+    let accepting =
+        tokio::spawn(accept(listener, Served { requests: requests.clone(), data_dir: config.data_dir.clone() }))
+            .abort_handle();
+    let mut admin = Admin { socket, accepting: vec![accepting] };
+    if let Some(address) = config.metrics {
+        admin.accepting.push(metrics::serve(address, requests)?);
+    }
+    Ok(admin)
 }
 
 /// Removes a socket that an ended agent left; one that is answered is another agent's.
@@ -65,15 +73,15 @@ fn clear(socket: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
+async fn accept(listener: UnixListener, served: Served) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _unnamed)) => {
-                let requests = requests.clone();
+                let served = served.clone();
                 tokio::spawn(async move {
-                    converse(stream, requests).await;
+                    converse(stream, served).await;
                     drop(permit);
                 });
             }
@@ -86,12 +94,12 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
     }
 }
 
-async fn converse(stream: UnixStream, requests: mpsc::Sender<Asked>) {
+async fn converse(stream: UnixStream, served: Served) {
     let Ok(peer) = stream.peer_cred() else { return };
     let by = person::local(peer.uid());
     let service = service_fn(move |request| {
-        let (requests, by) = (requests.clone(), by.clone());
-        async move { Ok::<_, std::convert::Infallible>(route::answer(&requests, by, request).await) }
+        let (served, by) = (served.clone(), by.clone());
+        async move { Ok::<_, std::convert::Infallible>(route::answer(&served, by, request).await) }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(IDLE);

@@ -1,9 +1,12 @@
 //! `status` and `explain`: how things stand and why.
 
 use super::options::{Format, Reach, Shown};
+use super::orders::Given;
 use super::table::Table;
-use super::{Failure, Outcome, client};
+use super::{Failure, Outcome, apply, client};
 use crate::admin::{Exit, Subject};
+use crate::engine::Order;
+use quorum::id::HostName;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -35,9 +38,74 @@ pub(super) struct ExplainArgs {
     /// Which one
     name: String,
     #[command(flatten)]
-    pub shown: Shown,
+    look: LookArgs,
+}
+
+impl ExplainArgs {
+    pub(super) fn format(&self) -> Format {
+        self.look.shown.format
+    }
+}
+
+/// Verbs of plans.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum PlanVerb {
+    /// List the open plans
+    List(LookArgs),
+    /// Show an open plan
+    Show {
+        /// Its number
+        id: u64,
+        #[command(flatten)]
+        look: LookArgs,
+    },
+    /// Give a plan up before its point of no return
+    Cancel {
+        /// Its number
+        id: u64,
+        #[command(flatten)]
+        given: Given,
+    },
+}
+
+/// Verbs of the quorum.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum QuorumVerb {
+    /// Show the voters
+    Status(LookArgs),
+    /// Hand the leadership to a host; the leader's agent must be asked
+    Transfer {
+        /// The host
+        host: HostName,
+        #[command(flatten)]
+        look: LookArgs,
+    },
+}
+
+/// How something is looked at.
+#[derive(Debug, clap::Args)]
+pub(super) struct LookArgs {
+    #[command(flatten)]
+    shown: Shown,
     #[command(flatten)]
     reach: Reach,
+}
+
+impl PlanVerb {
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::List(look) | Self::Show { look, .. } => look.shown.format,
+            Self::Cancel { given, .. } => given.shown.format,
+        }
+    }
+}
+
+impl QuorumVerb {
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::Status(look) | Self::Transfer { look, .. } => look.shown.format,
+        }
+    }
 }
 
 /// The part of the status that is shown to people. A newer agent may say more.
@@ -60,6 +128,7 @@ struct Status {
 
 #[derive(Debug, Deserialize)]
 struct Freeze {
+    index: u64,
     scope: String,
     span_ms: u64,
     reason: String,
@@ -71,6 +140,15 @@ struct Quorum {
     reachable: usize,
     can_lose: usize,
     leader: Option<String>,
+    #[serde(default)]
+    members: Vec<Voter>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Voter {
+    id: u64,
+    host: String,
+    reachable: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -170,9 +248,54 @@ pub(super) fn status(args: &StatusArgs) -> Result<Outcome, Failure> {
     }))
 }
 
+/// A part of the status document, under its own key.
+fn part(look: &LookArgs, key: &str, shown: fn(&Status) -> String) -> Result<Outcome, Failure> {
+    let document = client::get(&look.reach, "/v1/status")?;
+    Ok(Outcome::done(match look.shown.format {
+        Format::Text => shown(&parse(&document)?),
+        Format::Json => {
+            let part = serde_json::json!({"api_version": document["api_version"], key: document[key]});
+            format!("{part}\n")
+        }
+    }))
+}
+
+pub(super) fn plan(verb: &PlanVerb) -> Result<Outcome, Failure> {
+    match verb {
+        PlanVerb::List(look) => part(look, "plans", plans),
+        PlanVerb::Show { id, look } => explained(Subject::Plan, &id.to_string(), look),
+        PlanVerb::Cancel { id, given } => given.order(Order::CancelPlan { plan: *id }),
+    }
+}
+
+pub(super) fn quorum(verb: &QuorumVerb) -> Result<Outcome, Failure> {
+    match verb {
+        QuorumVerb::Status(look) => part(look, "quorum", voters),
+        QuorumVerb::Transfer { host, look } => {
+            let answer = client::post(&look.reach, &format!("/v1/transfer/{host}"), &())?;
+            apply::done(&answer, look.shown.format)
+        }
+    }
+}
+
+fn voters(status: &Status) -> String {
+    let quorum = &status.quorum;
+    let mut table = Table::new(&["VOTER", "HOST", "HEARD", "ROLE"]);
+    for voter in &quorum.members {
+        let role = if quorum.leader.as_ref() == Some(&voter.host) { "leader" } else { "-" };
+        let heard = if voter.reachable { "yes" } else { "no" };
+        table.row([voter.id.to_string(), voter.host.clone(), heard.to_owned(), role.to_owned()]);
+    }
+    format!("{table}{}/{} heard, can lose {}\n", quorum.reachable, quorum.voters, quorum.can_lose)
+}
+
 pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome, Failure> {
-    let document = client::get(&args.reach, &format!("/v1/explain/{}/{}", args.subject.as_str(), args.name))?;
-    if args.shown.format == Format::Json {
+    explained(args.subject, &args.name, &args.look)
+}
+
+fn explained(subject: Subject, name: &str, look: &LookArgs) -> Result<Outcome, Failure> {
+    let document = client::get(&look.reach, &format!("/v1/explain/{}/{name}", subject.as_str()))?;
+    if look.shown.format == Format::Json {
         return Ok(Outcome::done(format!("{document}\n")));
     }
     let explained: Explained = parse(&document)?;
@@ -228,8 +351,11 @@ fn head(status: &Status) -> String {
     let name = if status.cluster.is_empty() { "(not created yet)" } else { &status.cluster };
     let lab = if status.lab { " (lab)" } else { "" };
     let leader = quorum.leader.as_deref().unwrap_or("none");
-    let freezes: Vec<String> =
-        status.freeze.iter().map(|f| format!("{} for {} ({})", f.scope, ago(f.span_ms), f.reason)).collect();
+    let freezes: Vec<String> = status
+        .freeze
+        .iter()
+        .map(|f| format!("{} for {} (thaw {}, {})", f.scope, ago(f.span_ms), f.index, f.reason))
+        .collect();
     let freezes = if freezes.is_empty() { "none".to_owned() } else { freezes.join(", ") };
     format!(
         "cluster {name}{lab}   index {}   quorum {}/{}, can lose {}   leader {leader}   seen by {}, {} ago\nspec rev {}   freeze {freezes}\n\n",

@@ -10,16 +10,21 @@ mod apply;
 mod client;
 mod config;
 mod failure;
+mod journal;
 mod look;
+mod moves;
 mod options;
+mod orders;
 mod pki;
 mod table;
 
 pub use failure::Failure;
 
 use crate::admin::Exit;
+use crate::engine::Order;
 use clap::{CommandFactory, Parser, Subcommand};
 use options::{Format, Shown};
+use quorum::ledger::PlanKind;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -37,6 +42,46 @@ enum Verb {
     Status(look::StatusArgs),
     /// Why is it so? Gate by gate
     Explain(look::ExplainArgs),
+    /// What happened at the agent
+    Events(journal::EventsArgs),
+    /// What the cluster decided, as the agent saw it
+    History(journal::EventsArgs),
+    /// Take groups over behind a fence
+    Failover(moves::MoveArgs),
+    /// Move groups in a planned way; nothing is lost
+    Switchover(moves::MoveArgs),
+    /// Move groups home in a planned way
+    Failback(moves::MoveArgs),
+    /// Replicate groups to another host and wait until it has everything
+    Reprotect(moves::MoveArgs),
+    /// Stop new declarations and plans for a while
+    Freeze(orders::FreezeArgs),
+    /// End a freeze
+    Thaw(orders::ThawArgs),
+    /// Begin or end work on a host or site: it isn't declared lost and gets nothing new
+    Maintenance(orders::MaintenanceArgs),
+    /// Say go to a plan, or agree with an override
+    Approve(orders::MatterArgs),
+    /// Say no to a plan or an override
+    Deny(orders::MatterArgs),
+    /// The brake on automatic activation
+    #[command(subcommand)]
+    Brake(orders::BrakeVerb),
+    /// Fencing, and the manual override
+    #[command(subcommand)]
+    Fence(orders::FenceVerb),
+    /// Open plans
+    #[command(subcommand)]
+    Plan(look::PlanVerb),
+    /// The voters
+    #[command(subcommand)]
+    Quorum(look::QuorumVerb),
+    /// Membership of hosts
+    #[command(subcommand)]
+    Host(orders::HostVerb),
+    /// Life of groups
+    #[command(subcommand)]
+    Group(orders::GroupVerb),
     /// Put a cluster spec into force
     Apply(apply::ApplyArgs),
     /// Check configuration files and show the time spans in force
@@ -56,6 +101,12 @@ enum Verb {
     Chassis(crate::lab::chassis::ChassisArgs),
     /// Say which version this is
     Version(VersionArgs),
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory; it must be there
+        dir: std::path::PathBuf,
+    },
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -109,7 +160,22 @@ impl Verb {
     fn format(&self) -> Format {
         match self {
             Self::Status(args) => args.format(),
-            Self::Explain(args) => args.shown.format,
+            Self::Explain(args) => args.format(),
+            Self::Events(args) | Self::History(args) => args.format,
+            Self::Failover(args) | Self::Switchover(args) | Self::Failback(args) | Self::Reprotect(args) => {
+                args.shown.format
+            }
+            Self::Freeze(args) => args.format(),
+            Self::Thaw(args) => args.given.shown.format,
+            Self::Maintenance(args) => args.given.shown.format,
+            Self::Approve(args) | Self::Deny(args) => args.given.shown.format,
+            Self::Brake(orders::BrakeVerb::Release(given)) => given.shown.format,
+            Self::Fence(orders::FenceVerb::Override(args)) => args.given.shown.format,
+            Self::Plan(verb) => verb.format(),
+            Self::Quorum(verb) => verb.format(),
+            Self::Host(orders::HostVerb::Remove { given, .. }) => given.shown.format,
+            Self::Group(orders::GroupVerb::Remove { given, .. }) => given.shown.format,
+            Self::Man { .. } => Format::Text,
             Self::Apply(args) => args.shown.format,
             Self::Config(verb) => verb.format(),
             Self::Pki(verb) => verb.format(),
@@ -121,10 +187,29 @@ impl Verb {
     }
 }
 
+// dispatcher: one line a verb.
 fn run(verb: Verb) -> Result<Outcome, Failure> {
     match verb {
         Verb::Status(args) => look::status(&args),
         Verb::Explain(args) => look::explain(&args),
+        Verb::Events(args) => journal::run(&args, None),
+        Verb::History(args) => journal::run(&args, Some("applied")),
+        Verb::Failover(args) => moves::run(PlanKind::Failover, &args),
+        Verb::Switchover(args) => moves::run(PlanKind::Switchover, &args),
+        Verb::Failback(args) => moves::run(PlanKind::Failback, &args),
+        Verb::Reprotect(args) => moves::run(PlanKind::Reprotect, &args),
+        Verb::Freeze(args) => args.run(),
+        Verb::Thaw(args) => args.run(),
+        Verb::Maintenance(args) => args.run(),
+        Verb::Approve(args) => args.approve(),
+        Verb::Deny(args) => args.deny(),
+        Verb::Brake(orders::BrakeVerb::Release(given)) => given.order(Order::ReleaseBrake),
+        Verb::Fence(orders::FenceVerb::Override(args)) => args.run(),
+        Verb::Plan(verb) => look::plan(&verb),
+        Verb::Quorum(verb) => look::quorum(&verb),
+        Verb::Host(orders::HostVerb::Remove { name, given }) => given.order(Order::RemoveHost { host: name }),
+        Verb::Group(orders::GroupVerb::Remove { name, given }) => given.order(Order::RemoveGroup { group: name }),
+        Verb::Man { dir } => man(&dir),
         Verb::Apply(args) => apply::apply(&args),
         Verb::Config(verb) => config::run(&verb),
         Verb::Pki(verb) => pki::run(&verb),
@@ -144,6 +229,13 @@ fn run(verb: Verb) -> Result<Outcome, Failure> {
 /// A daemon that printed what it had to say by itself.
 fn ended<E: std::error::Error>(code: &str, result: Result<(), E>) -> Result<Outcome, Failure> {
     result.map_err(|error| Failure::ended(code, &error, "the text says what failed"))?;
+    Ok(Outcome::done(""))
+}
+
+/// One page for the program and one for each verb, as packages want them.
+fn man(dir: &std::path::Path) -> Result<Outcome, Failure> {
+    clap_mangen::generate_to(Cli::command(), dir)
+        .map_err(|error| Failure::new(Exit::Error, "file-unwritable", format!("{}: {error}", dir.display()), ""))?;
     Ok(Outcome::done(""))
 }
 

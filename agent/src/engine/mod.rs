@@ -27,6 +27,7 @@ mod local;
 mod log;
 mod message;
 mod operator;
+mod orders;
 mod proposals;
 mod status;
 mod voter;
@@ -37,7 +38,8 @@ pub use input::{Attestation, CopyFound, FencedOutcome, Found, Input, KeeperPage,
 pub use log::{decode_ledger, encode_ledger};
 pub use message::{Challenge, Fed, MESSAGE_BYTES_MAX, Message, decode, encode};
 pub use operator::{Answer, Move, Request};
+pub use orders::{Matter, Order, Scope};
 pub use status::{
     API_VERSION, AttentionLine, DataLine, FreezeLine, GateLine, GatesLine, GroupLine, HostLine, PlanLine, PossibleLine,
-    QuorumLine, SiteLine, StatusDocument,
+    QuorumLine, SiteLine, StatusDocument, VoterLine,
 };

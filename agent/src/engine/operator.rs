@@ -2,6 +2,7 @@
 
 use super::core::Engine;
 use super::effect::Effect;
+use super::orders::Order;
 use super::status::StatusDocument;
 use crate::config::{ClusterSpec, ledger_spec, timing_of};
 use quorum::id::{GroupName, HostName, LogIndex, VoterId};
@@ -31,6 +32,13 @@ pub enum Request {
     },
     /// One command of the ledger, made by the admin layer.
     Command(Box<Command>),
+    /// An order by name.
+    Order {
+        /// What.
+        order: Order,
+        /// Why.
+        reason: String,
+    },
     /// Move a group.
     Move(Move),
     /// Hand the leadership over.
@@ -100,6 +108,9 @@ impl Engine {
             Request::Timing => self.answer(ticket, Answer::Timing(Box::new(self.timing.clone()))),
             Request::Apply { source, dry_run, reason } => self.on_apply(ticket, by, (source, dry_run, reason)),
             Request::Command(command) => self.ask(ticket, *command),
+            Request::Order { order, reason } => {
+                self.on_order(ticket, order, Decision { by, reason, shown: String::new() })
+            }
             Request::Move(wanted) => self.on_move(ticket, by, wanted),
             Request::Transfer(to) => self.on_transfer(ticket, to),
         }
@@ -183,6 +194,19 @@ impl Engine {
         }
         let spec = ledger_spec(&spec);
         self.ask(ticket, Command::SetSpec(SetSpec { revision, spec, source, by }));
+    }
+
+    fn on_order(&mut self, ticket: u64, order: Order, by: Decision) {
+        match self.commands_for(order, by) {
+            Err(because) => self.refuse(ticket, because, "antipode status shows what there is"),
+            Ok(mut commands) => {
+                let last = commands.pop().expect("an order is at least one command");
+                for command in commands {
+                    self.propose(command);
+                }
+                self.ask(ticket, last);
+            }
+        }
     }
 
     fn on_move(&mut self, ticket: u64, by: Person, wanted: Move) {

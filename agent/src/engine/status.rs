@@ -5,7 +5,7 @@
 use super::core::Engine;
 use crate::detector::Judgement;
 use quorum::id::{GroupName, HostName};
-use quorum::ledger::{Ended, GroupState, PlanState, StepState, TicketState, Tier};
+use quorum::ledger::{Ended, FreezeScope, GroupState, PlanState, StepKind, StepState, TicketState, Tier};
 use serde::Serialize;
 
 /// Version of every JSON output.
@@ -47,6 +47,8 @@ pub struct StatusDocument {
 /// A freeze in force.
 #[derive(Clone, Debug, Serialize)]
 pub struct FreezeLine {
+    /// Its identity: the log index at which it began.
+    pub index: u64,
     /// What is frozen.
     pub scope: String,
     /// For how long, from its beginning.
@@ -66,6 +68,19 @@ pub struct QuorumLine {
     pub can_lose: usize,
     /// The leader's host.
     pub leader: Option<String>,
+    /// The voters in force.
+    pub members: Vec<VoterLine>,
+}
+
+/// A voter.
+#[derive(Clone, Debug, Serialize)]
+pub struct VoterLine {
+    /// Its identity in Raft.
+    pub id: u64,
+    /// Its host.
+    pub host: String,
+    /// It is heard here now.
+    pub reachable: bool,
 }
 
 /// A site.
@@ -233,12 +248,17 @@ impl Engine {
     }
 
     fn freeze_lines(&self) -> Vec<FreezeLine> {
-        let line = |freeze: &quorum::ledger::Freeze| FreezeLine {
-            scope: format!("{:?}", freeze.scope).to_lowercase(),
+        let line = |(index, freeze): (&quorum::id::LogIndex, &quorum::ledger::Freeze)| FreezeLine {
+            index: index.0,
+            scope: match &freeze.scope {
+                FreezeScope::Cluster => "cluster".to_owned(),
+                FreezeScope::Site(site) => format!("site {site}"),
+                FreezeScope::Group(group) => format!("group {group}"),
+            },
             span_ms: millis(freeze.span),
             reason: freeze.by.reason.clone(),
         };
-        self.ledger.freezes().values().map(line).collect()
+        self.ledger.freezes().iter().map(line).collect()
     }
 
     fn quorum_line(&self) -> QuorumLine {
@@ -248,11 +268,17 @@ impl Engine {
         };
         let reachable = voters.values().filter(is_reachable).count();
         let majority = quorum::roster::majority(voters.len());
+        let member = |(id, host): (&quorum::id::VoterId, &HostName)| VoterLine {
+            id: id.0,
+            host: host.to_string(),
+            reachable: is_reachable(&host),
+        };
         QuorumLine {
             voters: voters.len(),
             reachable,
             can_lose: reachable.saturating_sub(majority),
             leader: self.leader().map(|leader| leader.to_string()),
+            members: voters.iter().map(member).collect(),
         }
     }
 
@@ -477,6 +503,15 @@ fn plan_line(plan: &PlanState) -> PlanLine {
         state,
         step: step.map(|step| format!("{:?}", step.kind)).unwrap_or_default(),
         deadline_ms: step.map(|step| millis(step.deadline)).unwrap_or_default(),
-        next: String::new(),
+        next: next_for(plan, step.map(|step| step.kind)),
+    }
+}
+
+/// What a person can do for a plan that waits for people.
+fn next_for(plan: &PlanState, step: Option<StepKind>) -> String {
+    match step {
+        Some(StepKind::AwaitApproval) if !plan.is_approved() => format!("antipode approve plan {}", plan.id),
+        Some(StepKind::AwaitEvidence) => format!("antipode explain group {}", plan.plan.group),
+        _ => String::new(),
     }
 }
