@@ -27,7 +27,7 @@ pub const VOLUME_BYTES: u64 = 16 << 20;
 pub struct Pair {
     pub scratch: Scratch,
     pub authority: Authority,
-    pub guest: Qemu,
+    _guest: Qemu,
     pub address: SocketAddr,
     /// QEMU's third monitor: the test's own.
     pub monitor: Qmp,
@@ -43,7 +43,7 @@ impl Pair {
         let volume = scratch.volume(SOURCE, VOLUME_BYTES);
         guest.start(&order(reign, Begin::Paused, vec![volume])).await.unwrap();
         let monitor = Qmp::connect(&guest.runtime().spare(), PATIENCE).await.unwrap();
-        Self { address: free_address(), scratch, authority, guest, monitor }
+        Self { address: free_address(), scratch, authority, _guest: guest, monitor }
     }
 
     /// A pair that is in sync under `reign`.

@@ -152,7 +152,7 @@ impl GroupConfig {
             target_rpo: rpo,
             target_rto: table.span("target_rto"),
             hold_off: table.span("hold_off").unwrap_or(default_hold_off),
-            failback: table.table("failback", read_failback).unwrap_or_else(Failback::default),
+            failback: table.table("failback", read_failback).unwrap_or_default(),
             name: name?,
             home: home?,
             accept,

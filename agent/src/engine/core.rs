@@ -21,6 +21,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Something that was due and could not be done (no leader, an unanswered proposal) is tried again after this.
+const WAITS_FOR_OTHERS: Duration = Duration::from_millis(10);
+
 /// The moment of an input, and the wall clock for people's eyes only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
@@ -71,6 +74,8 @@ pub struct Engine {
     pub(super) me: Identity,
     pub(super) now: Now,
     pub(super) started: Moment,
+    /// When a loss was last applied here, whoever led then: a new leader knows it from having followed.
+    pub(super) last_loss: Option<Moment>,
     pub(super) effects: Vec<Effect>,
     pub(super) ledger: Ledger,
     pub(super) spec: Option<Arc<ClusterSpec>>,
@@ -106,6 +111,7 @@ impl Engine {
         let mut engine = Self {
             now,
             started: now.moment,
+            last_loss: None,
             effects: vec![Effect::Event(Event::AgentStarted { instance: agent })],
             spec: None,
             schedule: Schedule::new(timing.beat),
@@ -178,7 +184,10 @@ impl Engine {
         moments.push(self.local.deadline());
         moments.push(self.leading.as_ref().and_then(Leading::deadline));
         moments.push(self.following.deadline());
-        moments.into_iter().flatten().min()
+        // Whatever was due has just been tried: what is still due waits for something else, and spinning won't bring it.
+        let now = self.now.moment;
+        let later = |at: Moment| if now.either_reached(at) { now.plus(WAITS_FOR_OTHERS) } else { at };
+        moments.into_iter().flatten().map(later).min()
     }
 
     /// The keeper's page as last read.

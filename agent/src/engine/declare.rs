@@ -114,8 +114,8 @@ impl Engine {
 
     fn propose_lost(&mut self, view: &DeclareView, declared: Declared) {
         let now = self.now.moment;
-        let Some(leading) = &self.leading else { return };
-        let since_previous = leading.last_loss.map(|at| now.waited_since(at)).unwrap_or_default();
+        // A process that applied no loss knows that none was committed since it began.
+        let since_previous = now.waited_since(self.last_loss.unwrap_or(self.started));
         let facts = &view.sites[&declared.site];
         let suspected_for = declared.hosts.iter().map(|(host, _)| facts[host].silent_for).min().unwrap_or_default();
         let hosts: Vec<Incarnation> =

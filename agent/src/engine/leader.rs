@@ -28,6 +28,9 @@ pub(super) struct CopyAnswer {
     pub(super) at: Moment,
 }
 
+/// When a voter told its last grants, and which.
+pub(super) type GrantsTold = (Moment, Vec<(HostName, HostEpoch, u32)>);
+
 /// A challenge under way.
 #[derive(Clone, Debug)]
 pub(super) struct Challenging {
@@ -43,7 +46,6 @@ pub(super) struct Leading {
     pub(super) damping: Damping,
     /// When an end of a host epoch was applied here.
     pub(super) ended_at: BTreeMap<Incarnation, Moment>,
-    pub(super) last_loss: Option<Moment>,
     pub(super) challenges: BTreeMap<HostName, Challenging>,
     pub(super) copies: BTreeMap<(GroupName, HostName), CopyAnswer>,
     pub(super) asked: BTreeMap<(GroupName, HostName), Moment>,
@@ -53,7 +55,7 @@ pub(super) struct Leading {
     pub(super) healthy: BTreeMap<HostName, Moment>,
     /// When each group was last seen in sync with its standby.
     pub(super) protected: BTreeMap<GroupName, Moment>,
-    pub(super) last_grants: BTreeMap<HostName, (Moment, Vec<(HostName, HostEpoch, u32)>)>,
+    pub(super) last_grants: BTreeMap<HostName, GrantsTold>,
     paces: BTreeMap<String, (Moment, u32)>,
     nonce: u64,
     looked: Option<Moment>,
@@ -68,7 +70,6 @@ impl Leading {
             since: now,
             damping: Damping::default(),
             ended_at: BTreeMap::new(),
-            last_loss: None,
             challenges: BTreeMap::new(),
             copies: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -151,12 +152,14 @@ impl Engine {
     /// What the leader remembers of a fact that was applied.
     pub(super) fn lead_on(&mut self, fact: &ledger::Event) {
         let now = self.now.moment;
+        if matches!(fact, ledger::Event::HostLost { .. }) {
+            self.last_loss = Some(now);
+        }
         let Some(leading) = &mut self.leading else { return };
         leading.dirty = true;
         match fact {
             ledger::Event::HostLost { of, .. } => {
                 leading.ended_at.insert(of.clone(), now);
-                leading.last_loss = Some(now);
                 leading.damping.lost(now, &of.host);
                 leading.healthy.remove(&of.host);
             }

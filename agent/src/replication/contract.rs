@@ -73,7 +73,7 @@ async fn until_synced(driver: &dyn Replication) -> Result<(), String> {
 
 fn a_copy_is_born_once(bench: &dyn Bench) -> Result<(), String> {
     let source = bench.source();
-    claim(role_of(source.as_ref())? == None, "a copy that was never used has no record", &source.record())?;
+    claim(role_of(source.as_ref())?.is_none(), "a copy that was never used has no record", &source.record())?;
     for claimed in ["a copy can be adopted", "adopting twice succeeds"] {
         let adopted = source.adopt(REIGN, FIRST);
         claim(adopted.is_ok(), claimed, &adopted)?;

@@ -205,3 +205,13 @@ fn same_seed_same_trace() {
     assert_eq!(run(11), run(11));
     assert_ne!(run(11), run(12));
 }
+#[test]
+fn a_site_that_is_cut_off_but_alive_is_ended_by_its_keeper_before_the_takeover() {
+    let mut world = settled(2);
+    isolate(&mut world, "tk-1", true);
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    assert!(!runs_on(&world, "tk-1"), "{}", tail(&world));
+    isolate(&mut world, "tk-1", false);
+    must(&mut world, 60, "erp is protected again", is_protected);
+    must(&mut world, 60, "erp is home by itself", |world| runs_on(world, "tk-1"));
+}

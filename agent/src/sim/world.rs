@@ -22,6 +22,9 @@ use std::time::Duration;
 const FLUSH_NS: u64 = 1_000_000;
 /// From power-on until the keeper runs, and from there until the agent does.
 const BOOT_NS: u64 = 500_000_000;
+/// No cluster of a few hosts has this many events in this span unless somebody spins.
+const EVENTS_MAX: u64 = 20_000;
+const BUSY_NS: u64 = 100_000_000;
 /// A link is set up this many one-way delays after both ends live.
 const HANDSHAKE: u32 = 3;
 
@@ -80,6 +83,7 @@ pub struct World {
     random: Random,
     queue: BTreeMap<(u64, u64), Happening>,
     sequence: u64,
+    events: u64,
     founded: Founded,
     tickets: u64,
 }
@@ -125,6 +129,7 @@ impl World {
             random,
             queue: BTreeMap::new(),
             sequence: 0,
+            events: 0,
             founded: Founded { membership, peers, timing },
             tickets: 0,
         }
@@ -227,6 +232,14 @@ impl World {
 
     fn step(&mut self) -> Result<(), Violation> {
         let Some(((at, _), happening)) = self.queue.pop_first() else { return Ok(()) };
+        if at / BUSY_NS != self.now_ns / BUSY_NS {
+            self.events = 0;
+        }
+        self.events += 1;
+        if self.events > EVENTS_MAX {
+            let text = format!("{EVENTS_MAX} events in {} ms: somebody spins", BUSY_NS / 1_000_000);
+            return Err(Violation { invariant: "liveness", text });
+        }
         self.now_ns = at;
         self.happen(happening);
         self.oracle.look(&self.hosts)

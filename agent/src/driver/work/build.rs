@@ -44,7 +44,6 @@ pub(super) struct Data {
 
 /// The drivers of one group on this host.
 pub(super) struct Built {
-    pub(super) host: HostName,
     pub(super) config: GroupConfig,
     pub(super) place: PlaceConfig,
     pub(super) cgroup: Option<(SliceRoot, HostEpoch)>,
@@ -81,7 +80,7 @@ impl Built {
         };
         let data = volumes(site, &config, &at)?;
         let (listen, peers) = (site.address, site.peers.clone());
-        Ok(Self { host: site.host.clone(), config, place, cgroup, workload, data, listen, peers })
+        Ok(Self { config, place, cgroup, workload, data, listen, peers })
     }
 
     /// The volumes in the spec's order.
