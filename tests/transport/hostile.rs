@@ -105,6 +105,20 @@ async fn beats_can_not_be_sent_where_bulk_goes_nor_streams_where_beats_go() {
     other.call(a.addresses()[0]).await.expect_err("another protocol");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_session_can_be_resumed() {
+    let world = World::new("c");
+    let (a, _) = rogue(&world).await;
+    let identity = IdentityFiles::in_directory(&world.base.path().join("b"));
+    let tickets = Tickets::default();
+    let stranger = Stranger::collecting(*b"ApK1", b"antipode-bulk/1", (Some(&identity), tickets.clone()));
+    let connection = stranger.call(a.addresses()[0]).await.expect("a good certificate");
+    // The welcome comes after everything that the handshake could have brought.
+    let mut welcome = connection.accept_uni().await.expect("welcome");
+    welcome.read_exact(&mut [0]).await.expect("version");
+    assert_eq!(tickets.count(), 0);
+}
+
 fn resident_kilobytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("status of this process");
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("resident size");

@@ -16,7 +16,8 @@ async fn refused_both_ways(good: &mut Node, bad: &Node, because: Refusal) {
     let told = || bad.counted(Counted::RefusedByThem(because)) + bad.counted(Counted::RefusedByUs(because)) >= 2;
     eventually("the refused one knows", told).await;
     assert!(!good.is_up(Path(0)), "{because:?}: {:?}", good.handle.stats());
-    assert_eq!(good.counted(Counted::ConnectionsUp), 0);
+    let ups = [good.counted(Counted::ConnectionsUp), bad.counted(Counted::ConnectionsUp)];
+    assert_eq!(ups, [0, 0], "neither end ever took the other for connected");
     let wanted = |event: &TransportEvent| match event {
         TransportEvent::Refused { because: why, by: Side::Us, peer, .. } if *why == because => Some(peer.clone()),
         _ => None,
@@ -181,7 +182,25 @@ async fn new_certificates_are_taken_up_and_connections_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_expires_or_a_broken_file_takes_nobody_down() {
+async fn a_certificate_that_expires_keeps_its_connection_and_can_still_be_revoked() {
+    let world = World::new("c");
+    let a = world.start("a");
+    let brief = world.issue("b", Validity::from_now(Duration::from_secs(6)));
+    let identity = world.write("b", &brief);
+    let mut b = Node::start(world.config("b", identity, vec![loopback()]));
+    introduce(&[&a, &b]);
+    eventually("the path is up", || a.is_up(Path(0)) && b.is_up(Path(0))).await;
+    let expired = || Validity::from_now(Duration::ZERO).not_after > brief.record.not_after;
+    eventually("the certificate has expired", expired).await;
+    assert_eq!(a.handle.reload().expect("reload").kept, 1, "a working host isn't cut off by a date");
+    beat(&a, &mut b, Path(0), b"still here").await;
+    world.revoke("b");
+    world.publish_to("a");
+    assert_eq!(a.handle.reload().expect("reload").closed.len(), 1, "expiry hides no revocation");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_takes_nobody_down() {
     let world = World::new("c");
     let (a, mut b) = pair(&world).await;
     for damage in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {

@@ -12,7 +12,7 @@ use quorum::id::{ClusterName, HostName};
 use quorum::moment::Moment;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
@@ -285,6 +285,11 @@ pub struct Stranger {
 impl Stranger {
     /// `mark` and `alpn` are what an agent would send; `identity` its files.
     pub fn new(mark: [u8; 4], alpn: &[u8], identity: Option<&IdentityFiles>) -> Self {
+        Self::collecting(mark, alpn, (identity, Tickets::default()))
+    }
+
+    /// Also keeps whatever would allow to resume a session.
+    pub fn collecting(mark: [u8; 4], alpn: &[u8], (identity, tickets): (Option<&IdentityFiles>, Tickets)) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -296,6 +301,7 @@ impl Stranger {
             None => builder.with_no_client_auth(),
         };
         tls.alpn_protocols = vec![alpn.to_vec()];
+        tls.resumption = rustls::client::Resumption::store(Arc::new(tickets));
         let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("QUIC");
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.initial_dst_cid_provider(Arc::new(move || {
@@ -317,6 +323,48 @@ impl Stranger {
 
     pub fn call(&self, to: SocketAddr) -> quinn::Connecting {
         self.endpoint.connect_with(self.config.clone(), to, "antipode").expect("call")
+    }
+}
+
+/// Counts the tickets that a server hands out.
+#[derive(Clone, Debug, Default)]
+pub struct Tickets(Arc<AtomicUsize>);
+
+impl Tickets {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl rustls::client::ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, _: rustls::pki_types::ServerName<'static>, _: rustls::NamedGroup) {}
+
+    fn kx_hint(&self, _: &rustls::pki_types::ServerName<'_>) -> Option<rustls::NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: rustls::pki_types::ServerName<'static>, _: rustls::client::Tls12ClientSessionValue) {
+    }
+
+    fn tls12_session(&self, _: &rustls::pki_types::ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &rustls::pki_types::ServerName<'static>) {}
+
+    fn insert_tls13_ticket(
+        &self,
+        _: rustls::pki_types::ServerName<'static>,
+        _: rustls::client::Tls13ClientSessionValue,
+    ) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn take_tls13_ticket(
+        &self,
+        _: &rustls::pki_types::ServerName<'static>,
+    ) -> Option<rustls::client::Tls13ClientSessionValue> {
+        None
     }
 }
 
