@@ -5,6 +5,7 @@ use antipode::driver::clock;
 use antipode::driver::transport::{
     BiStream, Channel, Counted, DATAGRAM_BYTES_MAX, Dial, FRAME_BYTES_MAX, Limits, Path, SendError, TransportEvent,
 };
+use antipode::pki::IdentityFiles;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,19 +81,28 @@ async fn a_beat_of_the_promised_size_fits_and_a_larger_one_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_peer_is_connected_again_whoever_dials() {
+async fn a_peer_that_crashed_and_restarted_is_connected_again_at_once_whoever_dials() {
     for restarted in ["a", "b"] {
         let world = World::new("c");
-        let (a, b) = pair(&world).await;
-        let (mut stays, goes) = if restarted == "a" { (b, a) } else { (a, b) };
+        let mut stays = world.start(if restarted == "a" { "b" } else { "a" });
+        let crashing = tokio::runtime::Runtime::new().expect("a runtime of its own");
+        let goes = {
+            let _within = crashing.enter();
+            world.start(restarted)
+        };
+        introduce(&[&stays, &goes]);
+        stays.up(&goes.name, Path(0)).await;
         let (name, addresses) = (goes.name.clone(), goes.addresses());
-        // Killed, not shut down: nobody says goodbye.
-        let identity = antipode::pki::IdentityFiles::in_directory(&world.base.path().join(restarted));
-        kill(goes).await;
+        // Everything of it stops where it stands: nobody says goodbye.
+        crashing.shutdown_background();
+        drop(goes);
+        eventually("its port is free again", || std::net::UdpSocket::bind(addresses[0]).is_ok()).await;
+        assert_eq!(stays.counted(Counted::ConnectionsDown), 0, "nothing was said");
+        let identity = IdentityFiles::in_directory(&world.base.path().join(restarted));
         let mut back = Node::start(world.config(restarted, identity, addresses));
         back.handle.update_peers(vec![stays.as_peer(Dial::ByName)]).expect("peers");
         let started = clock::now();
-        let sending = async {
+        let beats = async {
             loop {
                 // The one that stays goes on with its beats: they are what wakes the restarted one's resets.
                 let _ = stays.handle.send_datagram(&name, Path(0), Bytes::from_static(b"beat"));
@@ -100,19 +110,12 @@ async fn a_restarted_peer_is_connected_again_whoever_dials() {
             }
         };
         let peer = stays.name.clone();
-        tokio::select! { () = sending => {}, () = back.up(&peer, Path(0)) => {} }
+        tokio::select! { () = beats => {}, () = back.up(&peer, Path(0)) => {} }
         beat(&back, &mut stays, Path(0), b"back").await;
         let took = clock::now().held_since(started);
-        assert!(took < Limits::default().beat_idle_max / 2, "{took:?}: not by waiting for the idle timeout");
+        assert!(took < Limits::default().beat_silence_redial, "{took:?}: not by waiting out a silence");
+        eventually("the old connection is gone", || stays.handle.open_connections() == 1).await;
     }
-}
-
-/// Ends a host as a crash does: its socket is gone, and nothing was said.
-async fn kill(node: Node) {
-    let address = node.addresses()[0];
-    node.handle.update_peers(vec![]).expect("no peers");
-    drop(node);
-    eventually("the port is free again", || std::net::UdpSocket::bind(address).is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +224,9 @@ async fn an_engine_that_stops_taking_loses_the_oldest_beats_and_nothing_grows() 
     introduce(&[&a, &b]);
     eventually("the path is up", || a.is_up(Path(0)) && b.is_up(Path(0))).await;
     let mut sent = 0_u32;
+    let started = clock::now();
     while b.counted(Counted::DatagramsDroppedReceiving) < 100 {
+        assert!(clock::now().held_since(started) < LIMIT, "nothing is dropped: {:?}", b.handle.stats());
         a.handle.send_datagram(&b.name, Path(0), Bytes::copy_from_slice(&sent.to_be_bytes())).expect("send");
         sent += 1;
         pause(1).await;

@@ -105,6 +105,42 @@ fn what_is_issued_is_what_the_certificate_says() {
     assert_eq!((role, key_fingerprint), (Role::Admin, operator.record.key_fingerprint));
 }
 
+/// A certificate that our authority would never make, for an identity and these uses.
+fn odd_certificate(uris: &[&str], uses: &[rcgen::ExtendedKeyUsagePurpose], is_ca: bool) -> Vec<u8> {
+    let mut params = rcgen::CertificateParams::default();
+    for uri in uris {
+        params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into().expect("ASCII")));
+    }
+    params.extended_key_usages = uses.to_vec();
+    if is_ca {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    }
+    let key = rcgen::KeyPair::generate().expect("key");
+    params.self_signed(&key).expect("certificate").der().to_vec()
+}
+
+#[test]
+fn an_identity_with_uses_that_do_not_fit_it_counts_for_nothing() {
+    use rcgen::ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
+    let host = &["antipode://c/host/h", "antipode://c/site/s"][..];
+    let operator = &["antipode://c/operator/o?role=admin"][..];
+    let refused = Err(identity::IdentityError::Usage);
+    assert!(identity::from_certificate(&odd_certificate(host, &[ClientAuth, ServerAuth], false)).is_ok());
+    assert!(identity::from_certificate(&odd_certificate(operator, &[ClientAuth], false)).is_ok());
+    for (uris, uses, is_ca) in [
+        (host, &[ClientAuth][..], false),
+        (host, &[ServerAuth], false),
+        (host, &[ClientAuth, ServerAuth, Any], false),
+        (host, &[ClientAuth, ServerAuth], true),
+        (host, &[], false),
+        (operator, &[ClientAuth, ServerAuth], false),
+        (operator, &[ServerAuth], false),
+    ] {
+        let certificate = odd_certificate(uris, uses, is_ca);
+        assert_eq!(identity::from_certificate(&certificate), refused, "{uris:?} {uses:?} {is_ca}");
+    }
+}
+
 #[test]
 fn a_root_speaks_for_nobody() {
     let world = World::new();

@@ -290,6 +290,11 @@ impl TransportHandle {
         self.0.shared.remotes().iter().flat_map(|r| r.states().collect::<Vec<_>>()).collect()
     }
 
+    /// Connections that take up memory now: those that are up, being set up, and being wound up.
+    pub fn open_connections(&self) -> usize {
+        self.0.shared.ends.iter().map(|end| end.endpoint.open_connections()).sum()
+    }
+
     /// The addresses that were bound, one for each path.
     ///
     /// # Errors
