@@ -26,11 +26,14 @@
 //! [`Hypervisor`](crate::facts::Proves::Hypervisor), so its scope is one group, and the identity is the VM's instance UUID
 //! together with the ESX host's. Nothing in the trait has to change for it.
 
+mod blocking;
 mod command;
 mod fence_agent;
 mod ipmi;
 mod libvirt;
 pub mod redfish;
+pub mod reservation;
+mod sbd;
 pub mod waits;
 
 pub use fence_agent::metadata;
@@ -139,6 +142,12 @@ pub trait Device: Send + Sync + 'static {
 
     /// What would be run or sent, for a dry run; secrets masked. Nothing happens.
     fn preview(&self, act: Act) -> Vec<String>;
+
+    /// Returns when nothing that was begun lingers where it can't be ended (a command that hangs in the kernel). A task
+    /// isn't finished before that.
+    fn quiet(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Builds a device from its table.
@@ -158,11 +167,13 @@ pub struct Kind {
 }
 
 /// All kinds. Each has its page in `fencing/docs/` and its place in the contract suite.
-pub const KINDS: [Kind; 8] = [
+pub const KINDS: [Kind; 10] = [
     fence_agent::KIND,
     ipmi::KIND,
     redfish::KIND,
     libvirt::KIND,
+    reservation::KIND,
+    sbd::KIND,
     command::KIND,
     waits::SELF,
     waits::WATCHDOG,

@@ -129,6 +129,11 @@ impl Drive {
     }
 
     async fn finish(self) {
+        for device in self.session.told() {
+            if let Some(slot) = self.inner.slot(&device) {
+                slot.device.quiet().await;
+            }
+        }
         let _ = self.inner.scribe.record(Some(&self.errand.key), &Event::Finished).await;
         self.inner.task_finished(&self.errand.key);
         self.report(Report::Finished { at: self.inner.clock.now() });
