@@ -10,7 +10,7 @@ export ANTIPODE_LAB_IMAGES := $(TARGET_DIR)/lab
 PYTHON := PYTHONPATH=tests python3
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
-.PHONY: help setup build lint test test-rust test-lab
+.PHONY: help setup build lint test test-rust test-lab demo
 help:
 	@sed -n 's/^\([a-zA-Z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -33,6 +33,9 @@ else
 	cargo nextest run --locked --workspace --no-tests pass
 	cargo test --locked --workspace --doc
 endif
+
+demo: build ## a site dies, its guest is taken over and comes home; KEEP=1 leaves the cluster up
+	$(PYTHON) -m demo.run $(if $(KEEP),--keep)
 
 test-lab: setup ## the lab's own claims and the judge's, in Python
 	$(PYTHON) -m unittest discover -s tests -t tests
