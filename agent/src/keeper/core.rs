@@ -19,6 +19,7 @@
 //! attestation (`driver`).
 
 use quorum::id::{BootId, Era, HostEpoch, KeeperInstance};
+use quorum::lease;
 use quorum::moment::Moment;
 use quorum::mutants;
 use std::time::Duration;
@@ -280,9 +281,7 @@ impl Core {
     /// The pet inequality: `now + 2·W + δ_hw ≤ expiry` on both clocks; 3·W if a close can come late.
     fn may_pet(&self, now: Moment, expiry: Moment, facts: &Facts) -> bool {
         let spans = if mutants::on("keeper.pets_at_w") { 1 } else { self.spans(facts) };
-        let end = now.plus(self.params.watchdog_worst * spans + self.params.delta_hw);
-        let raw_holds = end.raw_ns <= expiry.raw_ns || mutants::on("keeper.reads_one_clock");
-        end.boot_ns <= expiry.boot_ns && raw_holds
+        lease::may_pet(now, expiry, self.params.watchdog_worst * spans + self.params.delta_hw)
     }
 
     /// How many W stand between a check and the reset.

@@ -58,6 +58,8 @@ const RECORDING_BYTES: usize = 512;
 const STAMP: Duration = Duration::from_millis(5);
 /// Pets before the starving begins: enough to see that petting keeps the host alive.
 const PETS: u32 = 15;
+/// How long a holder may take to be there and take the device.
+const HOLDER_LIMIT: Duration = Duration::from_secs(10);
 /// "Just before it would fire": this share of the timeout after the last pet.
 const KILL_AT: f64 = 0.85;
 /// A host that lives this many timeouts longer survived.
@@ -187,8 +189,18 @@ impl Petter {
 
 fn holder_pid(args: &KeeperArgs) -> Result<rustix::process::Pid, FireError> {
     let path = args.holder().ok_or(FireError::NoHolder)?;
-    let socket = super::packet::connect(&path, Duration::from_secs(1)).map_err(|_| FireError::NoHolder)?;
-    rustix::net::sockopt::socket_peercred(&socket).map(|cred| cred.pid).map_err(|_| FireError::NoHolder)
+    let begun = clock::now();
+    loop {
+        // At boot both begin at the same time.
+        match super::packet::connect(&path, Duration::from_secs(1)) {
+            Ok(socket) => {
+                let cred = rustix::net::sockopt::socket_peercred(&socket);
+                return cred.map(|cred| cred.pid).map_err(|_| FireError::NoHolder);
+            }
+            Err(_) if clock::now().held_since(begun) < HOLDER_LIMIT => std::thread::sleep(STAMP),
+            Err(_) => return Err(FireError::NoHolder),
+        }
+    }
 }
 
 /// What the petter does: everything a keeper does with its device, and then nothing for ever.
@@ -202,13 +214,19 @@ fn pet_then_starve(args: &KeeperArgs, how: How, recorder: &mut File) -> Result<(
     if let Some(fault) = fault {
         return Err(FireError::Device(fault));
     }
-    if how != How::Stop && !holder.has(dog.descriptor(), 0) {
-        return Err(FireError::NoHolder);
-    }
-    for _ in 0..PETS {
+    let begun = clock::now();
+    let mut pets = 0;
+    loop {
+        let now = clock::now();
         dog.pet().map_err(FireError::Device)?;
-        let stamp = clock::now().boot_ns.to_le_bytes();
-        recorder.write_all(&stamp).map_err(FireError::Petter)?;
+        recorder.write_all(&now.boot_ns.to_le_bytes()).map_err(FireError::Petter)?;
+        pets += 1;
+        if pets >= PETS && (how == How::Stop || holder.has(dog.descriptor(), now.boot_ns)) {
+            break;
+        }
+        if now.held_since(begun) > HOLDER_LIMIT {
+            return Err(FireError::NoHolder);
+        }
         std::thread::sleep(args.period);
     }
     recorder.write_all(&[0; 8]).map_err(FireError::Petter)?;

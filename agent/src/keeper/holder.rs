@@ -155,22 +155,26 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(20);
 pub struct HolderLink {
     path: Option<PathBuf>,
     socket: Option<OwnedFd>,
+    /// The holder at the other end has said that it has the device. A connection alone is no promise.
+    has_device: bool,
     tried_ns: Option<u64>,
 }
 
 impl HolderLink {
     /// A link to the holder at `path`; `None` for a keeper that works without one.
     pub fn new(path: Option<&Path>) -> Self {
-        Self { path: path.map(Path::to_owned), socket: None, tried_ns: None }
+        Self { path: path.map(Path::to_owned), socket: None, has_device: false, tried_ns: None }
     }
 
+    /// The holder's answer, if it is "yes".
     fn ask(&self, question: u8, carried: Option<BorrowedFd<'_>>) -> Option<Packet> {
         let socket = self.socket.as_ref()?.as_fd();
         packet::send(socket, &[question], carried).ok()?;
-        packet::receive(socket).ok()
+        packet::receive(socket).ok().filter(|packet| packet.code() == Some(code::YES))
     }
 
     fn connect(&mut self) -> bool {
+        self.has_device = false;
         self.socket = self.path.as_ref().and_then(|path| packet::connect(path, ANSWER_LIMIT).ok());
         self.socket.is_some()
     }
@@ -180,41 +184,35 @@ impl HolderLink {
         if !self.connect() {
             return None;
         }
-        self.ask(code::GIVE, None).filter(|packet| packet.code() == Some(code::YES))?.carried
+        let kept = self.ask(code::GIVE, None)?.carried?;
+        self.has_device = true;
+        Some(kept)
     }
 
     /// Whether a holder has `device`, which is given to it if it has none. Looks for a lost one once a second.
     pub fn has(&mut self, device: BorrowedFd<'_>, now_ns: u64) -> bool {
-        if let Some(socket) = &self.socket {
-            if packet::is_connected(socket.as_fd()) {
-                return true;
-            }
-            self.socket = None;
+        let connected = self.socket.as_ref().is_some_and(|socket| packet::is_connected(socket.as_fd()));
+        if connected && self.has_device {
+            return true;
         }
+        self.has_device = false;
         let soon = self.tried_ns.is_some_and(|tried| now_ns.saturating_sub(tried) < RETRY.as_nanos() as u64);
-        if soon {
-            return false;
+        if !soon {
+            self.tried_ns = Some(now_ns);
+            self.has_device = (connected || self.connect()) && self.has_or_takes(device);
         }
-        self.tried_ns = Some(now_ns);
-        self.connect() && (self.gives_ours() || self.keeps(device)) || self.let_go()
+        self.has_device
     }
 
-    /// Whether it has one already: nobody but a keeper of this host can have given it.
-    fn gives_ours(&self) -> bool {
-        self.ask(code::GIVE, None).is_some_and(|packet| packet.code() == Some(code::YES) && packet.carried.is_some())
-    }
-
-    fn keeps(&self, device: BorrowedFd<'_>) -> bool {
-        self.ask(code::KEEP, Some(device)).is_some_and(|packet| packet.code() == Some(code::YES))
-    }
-
-    fn let_go(&mut self) -> bool {
-        self.socket = None;
-        false
+    /// One that it has already can only have been given by a keeper of this host: the device has one opener.
+    fn has_or_takes(&self, device: BorrowedFd<'_>) -> bool {
+        let has_one = self.ask(code::GIVE, None).is_some_and(|packet| packet.carried.is_some());
+        has_one || self.ask(code::KEEP, Some(device)).is_some()
     }
 
     /// Tells it to close the device, which must be disarmed.
     pub fn drop_device(&mut self) -> bool {
-        self.ask(code::DROP, None).is_some_and(|packet| packet.code() == Some(code::YES))
+        self.has_device = false;
+        self.ask(code::DROP, None).is_some()
     }
 }

@@ -46,6 +46,11 @@ pub enum LinkError {
     Record(#[source] RecordError),
 }
 
+/// Bytes of the largest record and of the largest page: what their files are made for.
+pub const fn capacities() -> (usize, usize) {
+    (RECORD_BYTES_MAX, PAGE_BYTES_MAX)
+}
+
 fn mapped(path: &Path, mapping: io::Result<Mapping>) -> Result<Mapping, LinkError> {
     mapping.map_err(|source| LinkError::Map { path: path.to_owned(), source })
 }

@@ -156,7 +156,8 @@ pub fn is_connected(socket: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// Whether the peer runs under our own user.
+/// Whether the peer runs under our own user. Its pid may be none that this pid namespace knows.
 pub fn is_own_user(socket: &impl AsFd) -> bool {
-    rustix::net::sockopt::socket_peercred(socket).is_ok_and(|cred| cred.uid == rustix::process::geteuid())
+    let cred = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials);
+    cred.is_ok_and(|cred| cred.uid() == rustix::process::geteuid().as_raw())
 }

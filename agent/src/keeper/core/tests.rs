@@ -347,12 +347,12 @@ fn every_planted_fault_changes_the_answer_of_a_case() {
         "keeper.ignores_helpers",
         "keeper.pets_at_w",
         "keeper.pets_before_verify",
-        "keeper.reads_one_clock",
         "keeper.restart_forgets_found",
         "keeper.rests_open",
         "keeper.skips_verify",
         "keeper.takes_foreign",
         "keeper.takes_stale",
+        "lease.pet_trusts_one_clock",
     ];
     for fault in FAULTS {
         let planted = quorum::mutants::plant(fault);
