@@ -2,6 +2,7 @@
 //!
 //! In virtual time over in-process streams, so that thousands of random behaviours take seconds; then over real TLS.
 
+#[expect(dead_code, reason = "contract.rs and tls.rs use the rest of the double")]
 mod bmc;
 
 use bmc::{Bmc, Effect, Failure, MACHINE, Manners, OffAnswer, PASSWORD, SYSTEM, Within};

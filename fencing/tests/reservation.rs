@@ -1,134 +1,21 @@
 //! Reservations against a model of a target: the claim's order, what makes it fail, targets that can't abort or persist,
 //! registrations that get lost. Real targets (LIO, tgt) are in `tests/fencing/`.
 
+#[expect(dead_code, reason = "contract.rs uses the rest of the model")]
+mod unit;
+
 use fencing::device::reservation::claim::{Aptpl, Memory, Policy, Volume};
-use fencing::device::reservation::scsi::{Data, Ending, Path, Sort};
+use fencing::device::reservation::scsi::{Path, Sort};
 use fencing::key::{KeyEpoch, ReservationKey, VolumeClaim};
 use fencing::reading::Access;
 use fencing::trouble::Trouble;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
-
-/// A logical unit with reservations as SPC-4 describes them, for the commands that we use.
-#[derive(Debug, Default)]
-struct Unit {
-    /// Registered key by nexus.
-    keys: BTreeMap<u32, u64>,
-    /// Holder's nexus and type.
-    held: Option<(u32, u8)>,
-    /// Unit attentions that wait, by nexus.
-    attentions: BTreeMap<u32, u32>,
-    can_abort: bool,
-    can_persist: bool,
-    aborted: Vec<u64>,
-    aptpl: bool,
-    commands: Vec<(u8, u8)>,
-}
-
-#[derive(Clone, Debug)]
-struct Nexus {
-    number: u32,
-    unit: Arc<Mutex<Unit>>,
-}
-
-const GOOD: Ending = Ending { status: 0, sense: None };
-const CONFLICT: Ending = Ending { status: 0x18, sense: None };
-const UNSUPPORTED: Ending = Ending { status: 2, sense: Some((5, 0x24, 0)) };
-
-impl Path for Nexus {
-    fn execute(&mut self, cdb: &[u8], data: Data<'_>) -> Result<Ending, String> {
-        let mut unit = self.unit.lock().unwrap();
-        if let Some(waiting) = unit.attentions.get_mut(&self.number).filter(|waiting| **waiting > 0) {
-            *waiting -= 1;
-            return Ok(Ending { status: 2, sense: Some((6, 0x2a, 0x03)) });
-        }
-        unit.commands.push((cdb[0], cdb[1]));
-        match (cdb[0], cdb[1], data) {
-            (0x5e, action, Data::In(answer)) => Ok(unit.tell(action, answer)),
-            (0x5f, action, Data::Out(list)) => Ok(unit.obey(self.number, (action, cdb[2]), list)),
-            other => panic!("a command that we never send: {other:?}"),
-        }
-    }
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    u64::from_be_bytes(bytes.try_into().unwrap())
-}
-
-impl Unit {
-    fn tell(&self, action: u8, answer: &mut [u8]) -> Ending {
-        let fill = |answer: &mut [u8], bytes: &[u8]| {
-            let length = u32::try_from(bytes.len()).unwrap();
-            answer[4..8].copy_from_slice(&length.to_be_bytes());
-            answer[8..8 + bytes.len()].copy_from_slice(bytes);
-        };
-        match action {
-            0 => fill(answer, &self.keys.values().flat_map(|key| key.to_be_bytes()).collect::<Vec<_>>()),
-            1 => {
-                if let Some((nexus, sort)) = self.held {
-                    let key = if sort == 7 { 0 } else { self.keys[&nexus] };
-                    let mut bytes = [0; 16];
-                    bytes[..8].copy_from_slice(&key.to_be_bytes());
-                    bytes[13] = sort;
-                    fill(answer, &bytes);
-                }
-            }
-            2 => (answer[1], answer[2]) = (8, u8::from(self.can_persist)),
-            other => panic!("PERSISTENT RESERVE IN {other}"),
-        }
-        GOOD
-    }
-
-    fn obey(&mut self, nexus: u32, (action, sort): (u8, u8), list: &[u8]) -> Ending {
-        let (own, other) = (number(&list[..8]), number(&list[8..16]));
-        if self.keys.get(&nexus).copied().unwrap_or(0) != own {
-            return CONFLICT;
-        }
-        match action {
-            0 => {
-                self.aptpl = list[20] & 1 == 1;
-                if other == 0 {
-                    self.keys.remove(&nexus);
-                    self.held = self.held.filter(|(holder, _)| *holder != nexus);
-                } else {
-                    self.keys.insert(nexus, other);
-                }
-                GOOD
-            }
-            1 if self.held.is_some_and(|held| held != (nexus, sort)) => CONFLICT,
-            1 => {
-                self.held = Some((nexus, sort));
-                GOOD
-            }
-            5 if !self.can_abort => UNSUPPORTED,
-            4 | 5 => self.preempt(nexus, (action == 5, sort), other),
-            other => panic!("PERSISTENT RESERVE OUT {other}: CLEAR and REGISTER AND IGNORE are never sent"),
-        }
-    }
-
-    fn preempt(&mut self, nexus: u32, (abort, sort): (bool, u8), victim: u64) -> Ending {
-        assert_ne!(victim, 0, "zero pre-empts everybody");
-        let gone: Vec<u32> = self.keys.iter().filter(|(_, key)| **key == victim).map(|(nexus, _)| *nexus).collect();
-        if gone.is_empty() {
-            return CONFLICT;
-        }
-        for lost in gone.iter().filter(|lost| **lost != nexus) {
-            self.keys.remove(lost);
-            *self.attentions.entry(*lost).or_default() += 1;
-        }
-        if self.held.is_some_and(|(holder, _)| gone.contains(&holder)) {
-            self.held = Some((nexus, sort));
-        }
-        if abort {
-            self.aborted.push(victim);
-        }
-        GOOD
-    }
-}
+use unit::{Nexus, Shared, Unit};
 
 struct Lab {
-    unit: Arc<Mutex<Unit>>,
+    unit: Arc<Shared>,
     memory: Memory,
     policy: Policy,
     nexuses: Vec<u32>,
@@ -153,11 +40,11 @@ impl Lab {
             ..Unit::default()
         };
         let policy = Policy { sort: Sort::RegistrantsOnly, aptpl: Aptpl::Prefer, drain: Duration::from_secs(3600) };
-        Self { unit: Arc::new(Mutex::new(unit)), memory: Memory::default(), policy, nexuses: vec![11, 12] }
+        Self { unit: Shared::new(unit), memory: Memory::default(), policy, nexuses: vec![11, 12] }
     }
 
-    fn unit(&self) -> std::sync::MutexGuard<'_, Unit> {
-        self.unit.lock().unwrap()
+    fn unit(&self) -> MutexGuard<'_, Unit> {
+        self.unit.lock()
     }
 
     fn volume(&self) -> Volume {

@@ -17,7 +17,7 @@ use crate::session::Act;
 use crate::target::ReportedIdentity;
 use crate::topology::Problem;
 use crate::trouble::Trouble;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,7 +84,8 @@ impl Sbd {
         let mut all = JoinSet::new();
         for (path, desk) in self.devices.iter().zip(&self.desks) {
             let (path, node, work, desk) = (path.clone(), self.node.clone(), work.clone(), desk.clone());
-            all.spawn(async move { desk.run(move || work(&Slot::find(&path, &node)?)).await });
+            let lab = self.facts.lab;
+            all.spawn(async move { desk.run(move || work(&Slot::find(&path, &node, lab)?)).await });
         }
         all.join_all().await
     }
@@ -151,11 +152,16 @@ struct Slot {
 }
 
 impl Slot {
-    fn find(path: &Path, node: &str) -> Result<Self, Trouble> {
+    fn find(path: &Path, node: &str, lab: bool) -> Result<Self, Trouble> {
         let shown = path.display();
         let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::DSYNC | OFlags::CLOEXEC;
         let disk = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|error| Trouble::Unusable { because: format!("{shown} can't be opened: {error}") })?;
+        let stat = rustix::fs::fstat(&disk);
+        let is_block = stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice);
+        if !is_block && !lab {
+            return Err(Trouble::Unusable { because: format!("{shown} isn't a block device") });
+        }
         // Sector 0 is read with the largest sector size in use; the header tells the real one.
         let header = read_at(&disk, 4096, 0)?;
         if &header[..8] != MAGIC || header[8] != VERSION {

@@ -172,6 +172,20 @@ impl Bmc {
         self.state().log.clone()
     }
 
+    pub fn is_on(&self) -> bool {
+        self.state().is_on()
+    }
+
+    /// Switches the machine past the service.
+    pub fn set_on(&self, on: bool) {
+        self.state().set(Duration::ZERO, on);
+    }
+
+    /// Changes its manners.
+    pub fn change(&self, change: impl FnOnce(&mut Manners)) {
+        change(&mut self.state().manners);
+    }
+
     /// How often anybody tried to log in.
     pub fn logins(&self) -> u32 {
         self.state().logins
