@@ -104,7 +104,7 @@ pub struct Admission {
     pub he: He,
     pub boot: u8,
     pub keeper: u8,
-    /// 0 admitted, 1 lost, 2 retired, 3 of an older era.
+    /// 0 admitted, 1 lost, 2 retired, 3 of an older era, 4 retired and then lost: there a later keeper's word counts.
     pub ended: u8,
     pub lease_over: bool,
     /// Bits by kind: self-fenced, released with the group, released without, returned.
@@ -476,7 +476,8 @@ fn view_of(host: u8, he: HostEpoch, state: &quorum::ledger::IncarnationState) ->
         keeper: state.instance.map_or(0, |keeper| keeper.0[0]),
         ended: match state.ended {
             None => 0,
-            Some(Ended::Lost { .. }) => 1,
+            Some(Ended::Lost { was_retired: false, .. }) => 1,
+            Some(Ended::Lost { was_retired: true, .. }) => 4,
             Some(Ended::Retired { .. }) => 2,
             Some(Ended::EraOver { .. }) => 3,
         },
