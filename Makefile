@@ -12,7 +12,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
 .PHONY: help setup build lint test test-rust test-lab demo
 help:
-	@sed -n 's/^\([a-zA-Z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-zA-Z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## install what building, testing and the lab need
 	@tests/lab/setup
@@ -28,9 +28,9 @@ test: setup lint test-rust test-lab ## everything that must hold, in one run
 
 test-rust: ## the workspace's own tests
 ifeq ($(NEXTEST),)
-	cargo test --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
 else
-	cargo nextest run --locked --workspace --no-tests pass
+	cargo nextest run --locked --workspace --no-tests pass --no-fail-fast
 	cargo test --locked --workspace --doc
 endif
 
@@ -39,3 +39,6 @@ demo: build ## a site dies, its guest is taken over and comes home; KEEP=1 leave
 
 test-lab: setup ## the lab's own claims and the judge's, in Python
 	$(PYTHON) -m unittest discover -s tests -t tests
+
+# Each part's own commands: make check-D4, make bench and so on.
+include $(wildcard tests/make/*.mk)
