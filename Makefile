@@ -10,6 +10,9 @@ export ANTIPODE_LAB_IMAGES := $(TARGET_DIR)/lab
 PYTHON := PYTHONPATH=tests python3
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
+# Suites that run the cores so often that an optimised build of them pays.
+HEAVY := binary(model) + binary(swarm) + binary(scenarios)
+
 .PHONY: help setup build lint test test-rust test-lab demo
 help:
 	@sed -n 's/^\([a-zA-Z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,9 +31,10 @@ test: setup lint test-rust test-lab ## everything that must hold, in one run
 
 test-rust: ## the workspace's own tests
 ifeq ($(NEXTEST),)
-	cargo test --locked --workspace --no-fail-fast
+	cargo test --locked --workspace --no-fail-fast --profile fast
 else
-	cargo nextest run --locked --workspace --no-tests pass --no-fail-fast
+	cargo nextest run --locked --workspace --no-tests pass --no-fail-fast -E 'not ($(HEAVY))'
+	cargo nextest run --locked -p antipode --cargo-profile fast --no-fail-fast -E '$(HEAVY)'
 	cargo test --locked --workspace --doc
 endif
 
