@@ -1,0 +1,213 @@
+//! Driving open plans to their end, step by step; giving up those whose ground is gone.
+
+use crate::engine::core::Engine;
+use quorum::id::HostName;
+use quorum::ledger::{
+    Command, GrantCause, GroupSpec, GroupState, Incarnation, Initiator, Intent, PlanKind, PlanOutcome, PlanState,
+    StepKind, StepOutcome, StepState, TicketState,
+};
+use std::time::Duration;
+
+/// A planned move's intent may stay open this long.
+const INTENT_OPEN: Duration = Duration::from_secs(180);
+
+impl Engine {
+    pub(super) fn drive(&mut self, plan: &PlanState, state: &GroupState, spec: &GroupSpec) {
+        let Some(index) = plan.current_step() else {
+            let outcome = PlanOutcome::Done { measured_rto: None, measured_rpo: None };
+            self.close(plan, outcome);
+            return;
+        };
+        if plan.denied.is_some() && plan.pivot.is_none() {
+            self.close(plan, PlanOutcome::Cancelled { because: "a person denied it".into() });
+            return;
+        }
+        if self.give_up(plan, state) {
+            return;
+        }
+        match plan.plan.kind {
+            PlanKind::Failover | PlanKind::Restart => self.drive_failover(plan, index, (state, spec)),
+            PlanKind::Switchover | PlanKind::Failback => self.drive_switchover(plan, index, (state, spec)),
+            PlanKind::Reprotect => self.drive_reprotect(plan, index, state),
+            PlanKind::Migration | PlanKind::Stop | PlanKind::Drill => {
+                let because = format!("{} plans are not executed by this version", plan.plan.kind.as_str());
+                let next = "antipode switchover moves a group with a stop".to_owned();
+                self.close(plan, PlanOutcome::Failed { because, next });
+            }
+        }
+    }
+
+    /// Ends plans whose ground is gone: the target was lost, the owner returned before the pivot, the owner of a
+    /// reprotection changed.
+    pub(super) fn give_up(&mut self, plan: &PlanState, state: &GroupState) -> bool {
+        let ticket = state.ticket.as_ref();
+        let to = plan.plan.to.as_ref();
+        if plan.pivot.is_some() {
+            // Behind the pivot only the new owner's own end ends the plan.
+            let owner_over = ticket.is_some_and(|ticket| self.ledger.is_ended(&ticket.of));
+            if owner_over {
+                let because = "the new owner was lost before the plan ended".to_owned();
+                self.close(plan, PlanOutcome::Failed { because, next: "wait: another plan takes its place".into() });
+            }
+            return owner_over;
+        }
+        let from_over = plan.plan.from.as_ref().is_some_and(|from| self.ledger.is_ended(from));
+        let target_gone = to.is_some_and(|to| !self.is_alive(to));
+        let because = match plan.plan.kind {
+            PlanKind::Failover | PlanKind::Restart => {
+                let owner = plan.plan.from.as_ref().map(|from| &from.host);
+                if owner.is_some_and(|owner| self.ledger.admitted(owner).is_some()) {
+                    Some("the owner's host returned before the grant; it is granted back there")
+                } else {
+                    target_gone.then_some("the target is silent or no longer admitted")
+                }
+            }
+            _ if from_over => Some("the owner's host epoch is over"),
+            PlanKind::Switchover | PlanKind::Failback if self.is_left_behind(plan, state) => {
+                Some("the owner stopped, and the other copy misses its last writes; it is granted back")
+            }
+            _ => target_gone.then_some("the other host is silent or no longer admitted"),
+        };
+        let Some(because) = because else { return false };
+        if let Some(intent) = state.intent.as_ref().filter(|intent| intent.plan == Some(plan.id) && !from_over) {
+            let command =
+                Command::SwitchAbort { group: plan.plan.group.clone(), intent: intent.id, because: because.into() };
+            self.propose_paced(plan.plan.group.as_str(), command);
+        }
+        self.close(plan, PlanOutcome::Cancelled { because: because.into() });
+        true
+    }
+
+    /// The owner has stopped for the move, and the target's copy isn't in sync any more.
+    pub(super) fn is_left_behind(&self, plan: &PlanState, state: &GroupState) -> bool {
+        let has_data = self.ledger.group_spec(&plan.plan.group).is_some_and(|spec| !spec.volumes.is_empty());
+        let stopped = state.ticket.as_ref().is_some_and(|ticket| matches!(ticket.state, TicketState::Stopped { .. }));
+        has_data && stopped && plan.plan.to.as_ref().is_some_and(|to| !state.in_sync.contains(to))
+    }
+
+    pub(super) fn close(&mut self, plan: &PlanState, outcome: PlanOutcome) {
+        self.propose_paced(&plan.id.to_string(), Command::PlanClosed { plan: plan.id, outcome });
+    }
+
+    /// Records a step that the leader itself executes: begun and done in one go.
+    pub(super) fn done_by_leader(&mut self, plan: &PlanState, index: usize, detail: &str) {
+        let (id, step) = (plan.id, u32::try_from(index).unwrap_or(u32::MAX));
+        let attempt = match &plan.steps[index] {
+            StepState::Waiting => {
+                let executor = self.me.host.clone();
+                self.propose_paced(&format!("{id}/{step}"), Command::StepStarted { plan: id, step, executor });
+                1
+            }
+            StepState::Started { attempt, .. } => *attempt,
+            StepState::Ended { attempt, .. } => {
+                let executor = self.me.host.clone();
+                self.propose_paced(&format!("{id}/{step}"), Command::StepStarted { plan: id, step, executor });
+                attempt + 1
+            }
+        };
+        let outcome = StepOutcome::Done { detail: detail.to_owned() };
+        self.propose_paced(&format!("{id}/{step}"), Command::StepEnded { plan: id, step, attempt, outcome });
+    }
+
+    pub(super) fn step_index(plan: &PlanState, kind: StepKind) -> Option<usize> {
+        plan.plan.steps.iter().position(|step| step.kind == kind)
+    }
+
+    pub(super) fn drive_failover(&mut self, plan: &PlanState, index: usize, (state, spec): (&GroupState, &GroupSpec)) {
+        let group = plan.plan.group.clone();
+        let Some(to) = plan.plan.to.clone() else { return };
+        if plan.pivot.is_some() {
+            self.end_grant_step(plan, index);
+            return;
+        }
+        // Asked for early, so that the answer is here when the evidence is.
+        let gate = self.data_gate(&group, state, &to);
+        let proven = self.ledger.covering_evidence(&group).iter().all(|(_, proof)| proof.is_ok());
+        if !proven {
+            return;
+        }
+        let kind = plan.plan.steps[index].kind;
+        if kind == StepKind::AwaitEvidence {
+            self.done_by_leader(plan, index, "every possible owner is proven harmless");
+        }
+        let approved = plan.approval.as_ref().is_some_and(quorum::ledger::Permit::is_given);
+        let needs_approval = Self::step_index(plan, StepKind::AwaitApproval).is_some();
+        if needs_approval && !approved {
+            return;
+        }
+        if kind == StepKind::AwaitApproval {
+            self.done_by_leader(plan, index, "a person said go");
+        }
+        let Some(gate) = gate else { return };
+        let cause = match (&plan.plan.initiator, plan.approval.as_ref().and_then(|permit| permit.agreed.first())) {
+            (Initiator::Person(decision), _) => GrantCause::Operator(decision.clone()),
+            (Initiator::Automatic, Some(decision)) => GrantCause::Operator(decision.clone()),
+            (Initiator::Automatic, None) => GrantCause::Automatic { waited: self.waited_since_loss(plan) },
+        };
+        let _ = spec;
+        self.try_grant(&group, (&to, gate), cause, Some(plan));
+    }
+
+    pub(super) fn waited_since_loss(&self, plan: &PlanState) -> Duration {
+        let now = self.now.moment;
+        let Some(leading) = &self.leading else { return Duration::ZERO };
+        let at = plan.plan.from.as_ref().and_then(|from| leading.ended_at.get(from));
+        // A leader that wasn't there when it was applied counts from when it took over.
+        now.waited_since(at.copied().unwrap_or(leading.since))
+    }
+
+    /// Behind the pivot: the grant step is recorded, the rest is the new owner's.
+    pub(super) fn end_grant_step(&mut self, plan: &PlanState, index: usize) {
+        if plan.plan.steps[index].kind == StepKind::Grant || plan.plan.steps[index].host.is_none() {
+            self.done_by_leader(plan, index, "the ticket moved");
+        }
+    }
+
+    pub(super) fn drive_switchover(
+        &mut self,
+        plan: &PlanState,
+        index: usize,
+        (state, spec): (&GroupState, &GroupSpec),
+    ) {
+        let _ = spec;
+        let group = plan.plan.group.clone();
+        let Some(to) = plan.plan.to.clone() else { return };
+        if plan.pivot.is_some() {
+            self.end_grant_step(plan, index);
+            return;
+        }
+        let Some(gate) = self.data_gate(&group, state, &to) else { return };
+        let kind = plan.plan.steps[index].kind;
+        if kind == StepKind::Preflight {
+            self.done_by_leader(plan, index, "the target is admitted and its copy agrees");
+        }
+        match (&state.intent, state.ticket.as_ref().map(|ticket| ticket.state)) {
+            (None, Some(TicketState::Running | TicketState::Granted)) => self.open_intent(plan, &to),
+            (Some(intent), Some(TicketState::Stopped { .. })) => {
+                let cause = GrantCause::Intent(intent.id);
+                self.try_grant(&group, (&to, gate), cause, Some(plan));
+            }
+            (Some(_), _) | (None, _) => {}
+        }
+    }
+
+    pub(super) fn open_intent(&mut self, plan: &PlanState, to: &HostName) {
+        let (Some(from), Some((he, _))) = (plan.plan.from.clone(), self.ledger.admitted(to)) else { return };
+        let intent = Intent {
+            group: plan.plan.group.clone(),
+            epoch: plan.plan.epoch,
+            from,
+            to: Incarnation { host: to.clone(), he },
+            deadline: INTENT_OPEN,
+            plan: Some(plan.id),
+        };
+        self.propose_paced(plan.plan.group.as_str(), Command::SwitchIntent(intent));
+    }
+
+    pub(super) fn drive_reprotect(&mut self, plan: &PlanState, index: usize, state: &GroupState) {
+        let in_sync = plan.plan.to.as_ref().is_some_and(|to| state.in_sync.contains(to));
+        if in_sync && plan.plan.steps[index].kind == StepKind::AwaitInSync {
+            self.done_by_leader(plan, index, "the other copy is in sync");
+        }
+    }
+}

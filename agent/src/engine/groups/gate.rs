@@ -1,0 +1,104 @@
+//! The data gate: what the ledger and a host's own copy say about a grant to that host (protocol §7).
+
+use crate::engine::core::Engine;
+use crate::engine::effect::Effect;
+use crate::engine::leader::CopyAnswer;
+use crate::engine::message::Message;
+use quorum::id::{Generation, GroupName, HostName};
+use quorum::ledger::{CopyCheck, DataGate, GroupState};
+use std::time::Duration;
+
+/// What a host said of its copy counts this long before a grant.
+const COPY_FRESH: Duration = Duration::from_secs(5);
+/// A host that didn't answer about its copy is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+
+impl Engine {
+    /// What the data says about a grant to `host`; `None` while the host hasn't said, or if it says no.
+    pub(super) fn data_gate(&mut self, group: &GroupName, state: &GroupState, host: &HostName) -> Option<DataGate> {
+        if self.ledger.group_spec(group)?.volumes.is_empty() {
+            return Some(DataGate::NoVolumes);
+        }
+        let answer = self.copy_of(group, host)?;
+        let own = compare(&answer, state)?;
+        let generation = state.generation;
+        if state.in_sync.contains(host) {
+            return Some(DataGate::InSync { generation, own });
+        }
+        let accepted = self.ledger.losses().iter().find(|(_, loss)| {
+            loss.asked.group == *group && loss.asked.copy == *host && loss.asked.epoch == state.epoch
+        });
+        accepted.map(|(index, _)| DataGate::Accepted { acceptance: *index, own })
+    }
+
+    /// What `host` says of its copy, if it said so just now; asks it otherwise.
+    pub(super) fn copy_of(&mut self, group: &GroupName, host: &HostName) -> Option<CopyAnswer> {
+        let now = self.now.moment;
+        let key = (group.clone(), host.clone());
+        let leading = self.leading.as_mut()?;
+        if let Some(answer) = leading.copies.get(&key).filter(|answer| now.held_since(answer.at) < COPY_FRESH) {
+            return Some(answer.clone());
+        }
+        if leading.asked.get(&key).is_none_or(|at| now.held_since(*at) >= ASK_AGAIN) {
+            leading.asked.insert(key, now);
+            if *host == self.me.host {
+                self.on_ask_copy(host.clone(), group.clone());
+            } else {
+                let message = Box::new(Message::AskCopy { group: group.clone() });
+                self.effects.push(Effect::Message { to: host.clone(), message });
+            }
+        }
+        None
+    }
+
+    pub(in crate::engine) fn on_ask_copy(&mut self, from: HostName, group: GroupName) {
+        self.local.copy_asked.entry(group.clone()).or_default().push(from);
+        let runner = self.local.runner(&group);
+        if runner.busy().is_none() {
+            // The answer is to be about now, not about when this host last looked.
+            runner.look_again();
+        }
+        self.answer_copy_questions(&group);
+    }
+
+    /// Answers whoever asked about a copy, once it was looked at.
+    pub(in crate::engine) fn answer_copy_questions(&mut self, group: &GroupName) {
+        let Some(found) = self.local.runners.get(group).and_then(|runner| runner.seen().cloned()) else { return };
+        let Some(askers) = self.local.copy_asked.remove(group) else { return };
+        let (generation, check) = (found.copy.map(|copy| copy.generation), found.copy.and_then(|copy| copy.check));
+        for to in askers {
+            if to == self.me.host {
+                self.on_copy_is(to, group.clone(), (generation, check));
+            } else {
+                let message = Box::new(Message::CopyIs { group: group.clone(), generation, check });
+                self.effects.push(Effect::Message { to, message });
+            }
+        }
+    }
+
+    pub(in crate::engine) fn on_copy_is(
+        &mut self,
+        from: HostName,
+        group: GroupName,
+        (generation, check): (Option<Generation>, Option<CopyCheck>),
+    ) {
+        let at = self.now.moment;
+        if let Some(leading) = &mut self.leading {
+            leading.copies.insert((group, from), CopyAnswer { generation, check, at });
+            self.stir_leader();
+        }
+    }
+}
+
+/// What a host's own copy says, compared with the ledger; `None` if it has no copy at all.
+fn compare(answer: &CopyAnswer, state: &GroupState) -> Option<CopyCheck> {
+    if let Some(check) = answer.check {
+        return Some(check);
+    }
+    let generation = answer.generation?;
+    Some(match generation.cmp(&state.generation) {
+        std::cmp::Ordering::Less => CopyCheck::Older(generation),
+        std::cmp::Ordering::Equal => CopyCheck::Agrees,
+        std::cmp::Ordering::Greater => CopyCheck::Ahead,
+    })
+}

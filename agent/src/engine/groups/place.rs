@@ -1,0 +1,85 @@
+//! Where a group would go, and whether it could go by itself.
+
+use crate::engine::core::Engine;
+use crate::engine::status::PossibleLine;
+use crate::placement::{Candidate, Choice, choose};
+use quorum::id::{GroupName, HostName};
+use quorum::ledger::{Class, EvidenceKind, GroupSpec, GroupState, Tier};
+
+impl Engine {
+    /// Admitted and heard here.
+    pub(in crate::engine) fn is_alive(&self, host: &HostName) -> bool {
+        let suspects = self.detector.suspects();
+        let site = self.ledger.site_of(host);
+        let is_silent = suspects.1.contains(host) || site.is_some_and(|site| suspects.0.contains(site));
+        self.ledger.admitted(host).is_some() && (*host == self.me.host || !is_silent)
+    }
+
+    /// Where the group would go if its owner were lost now.
+    pub(in crate::engine) fn would_go_to(&self, group: &GroupName) -> Option<HostName> {
+        let (state, spec) = (self.ledger.group(group)?, self.ledger.group_spec(group)?);
+        self.choose_for(state, spec).host
+    }
+
+    pub(in crate::engine) fn choose_for(&self, state: &GroupState, spec: &GroupSpec) -> Choice {
+        let owner = state.ticket.as_ref().map(|ticket| &ticket.of.host);
+        let now = self.now.moment;
+        let flapping =
+            |host: &HostName| self.leading.as_ref().is_some_and(|leading| leading.damping.is_flapping(now, host));
+        let candidates: Vec<Candidate> = spec
+            .hosts()
+            .map(|host| Candidate {
+                host: host.clone(),
+                is_alive: self.is_alive(host),
+                is_owner: Some(host) == owner,
+                in_maintenance: self.ledger.maintenance_of(host).is_some(),
+                is_held: self.ledger.hold_of(host).is_some() || flapping(host),
+                is_barred: state.pin.is_some(),
+                has_data: spec.volumes.is_empty() || state.in_sync.contains(host),
+                load: self.ledger.groups_on(host).count(),
+            })
+            .collect();
+        let with_data = choose(&candidates, true);
+        if with_data.host.is_some() { with_data } else { choose(&candidates, false) }
+    }
+
+    /// Whether the cluster could fail a group over by itself, told before the disaster.
+    pub(in crate::engine) fn automatic_failover(&self, group: &GroupName) -> PossibleLine {
+        let no = |because: String| PossibleLine { possible: false, because };
+        let Some(spec) = self.ledger.group_spec(group) else { return no("the spec doesn't name it".into()) };
+        if spec.tier != Tier::Auto {
+            return no(format!("its tier waits for a person ({:?})", spec.tier).to_lowercase());
+        }
+        let Some(state) = self.ledger.group(group) else { return no("it isn't born yet".into()) };
+        let Some(ticket) = &state.ticket else { return no("it has no owner yet".into()) };
+        let class = self.ledger.incarnation(&ticket.of).map(|of| of.class);
+        let by_lease =
+            spec.accept.contains(&EvidenceKind::SelfFenced) && matches!(class, Some(Class::A) | Some(Class::B));
+        let has_device = self.ledger.spec().hosts.get(&ticket.of.host).is_some_and(|host| !host.fencing.is_empty());
+        if !by_lease && !has_device {
+            return no(format!(
+                "automatic failover is impossible here: {} can't prove itself by its lease and has no fence device",
+                ticket.of.host
+            ));
+        }
+        if self.voter_hosts().len() > 1 && self.status_can_lose() == 0 {
+            return no("the quorum can lose no more voter".into());
+        }
+        match self.choose_for(state, spec).host {
+            None => no("no other host could run it now".into()),
+            Some(host) if !spec.volumes.is_empty() && !state.in_sync.contains(&host) => {
+                no(format!("{host} has no copy in sync"))
+            }
+            Some(host) => {
+                let by = if by_lease { "the owner's lease" } else { "a fence device" };
+                PossibleLine { possible: true, because: format!("to {host}, proven by {by}") }
+            }
+        }
+    }
+
+    pub(super) fn status_can_lose(&self) -> usize {
+        let voters = self.voter_hosts();
+        let heard = voters.values().filter(|host| **host == self.me.host || self.detector.last_heard(host).is_some());
+        heard.count().saturating_sub(quorum::roster::majority(voters.len()))
+    }
+}
