@@ -11,7 +11,7 @@ PYTHON := PYTHONPATH=tests python3
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
 # Suites that run the cores so often that an optimised build of them pays.
-HEAVY := binary(model) + binary(swarm) + binary(scenarios)
+HEAVY := binary(/^(model|swarm|scenarios)$$/)
 
 .PHONY: help setup build lint test test-rust test-lab demo
 help:

@@ -1,0 +1,24 @@
+# The release, installing it, and figures.
+HOST_TRIPLE := x86_64-unknown-linux-gnu
+RELEASE := $(TARGET_DIR)/$(HOST_TRIPLE)/release/antipode
+PREFIX ?= /usr
+DESTDIR ?=
+
+.PHONY: release install check-D10 check-install bench bench-wan
+release: setup ## the static release binary
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release -p antipode --bin antipode --target $(HOST_TRIPLE)
+	@ls -l $(RELEASE)
+
+install: release ## binary, units, man pages, completions, reference configuration (DESTDIR and PREFIX are honoured)
+	deploy/install $(RELEASE) "$(DESTDIR)" "$(PREFIX)"
+
+check-D10: release ## the release is one small static file that starts in an empty root
+	$(PYTHON) -m unittest release.test_release
+
+check-install: ## units verify, the reference configuration is read, everything lands where it belongs
+	$(PYTHON) -m unittest release.test_install
+
+bench-wan: ## false declarations in generated WAN traces
+	cargo bench --locked -p antipode --bench wan-traces
+
+bench: bench-wan ## figures with their spread

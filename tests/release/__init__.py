@@ -1,0 +1,1 @@
+"""The release as its users get it: one static file, and where `make install` puts things."""
