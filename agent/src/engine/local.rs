@@ -141,6 +141,8 @@ impl Engine {
         }
         match &state.ticket {
             Some(ticket) if Some(&ticket.of) == me.as_ref() => self.owner_duty(group, state, &ticket.of),
+            // Until the new owner runs, this copy may still be the one to go back to: nothing may write to it.
+            Some(ticket) if ticket.state == TicketState::Granted => Duty::None,
             Some(ticket) => match self.standby_of(group, state) {
                 Some(standby) if standby == self.me.host && ticket.of.host != self.me.host => {
                     let in_sync = state.in_sync.contains(&self.me.host).then_some(state.generation);
@@ -173,7 +175,10 @@ impl Engine {
     fn owner_duty(&self, group: &GroupName, state: &GroupState, me: &Incarnation) -> Duty {
         let ticket = state.ticket.as_ref().expect("the caller saw the ticket");
         let stop_for = state.intent.as_ref().filter(|intent| intent.from == *me && !intent.migration);
-        let others = state.in_sync.iter().filter(|host| **host != self.me.host);
+        let spec = self.ledger.group_spec(group);
+        let is_own =
+            |host: &HostName| *host == self.me.host || spec.is_some_and(|spec| spec.is_same_copy(&self.me.host, host));
+        let others = state.in_sync.iter().filter(|host| !is_own(host));
         Duty::Owner(OwnerDuty {
             epoch: ticket.epoch,
             host_epoch: me.he,

@@ -148,15 +148,20 @@ impl GroupRunner {
 
     fn done(&mut self, work: &Work) {
         match work {
-            Work::Promote { epoch, generation, .. } => {
+            Work::Promote { epoch, opens, .. } => {
                 self.promoted = Some(*epoch);
-                self.recorded = Some(*generation);
+                // What was promoted before may say less than the ledger by now.
+                self.recorded = Some(*opens);
                 self.export = None;
             }
             Work::Start { .. } | Work::Kill => self.seen = None,
             Work::Announce { epoch } => self.announced = Some(*epoch),
             Work::Probe { epoch } => self.probed = Some(*epoch),
-            Work::OpenExport { epoch, owner } => self.export = Some((*epoch, owner.clone())),
+            Work::OpenExport { epoch, owner } => {
+                self.export = Some((*epoch, owner.clone()));
+                // An export that begins anew makes the copy a mixture, whatever was recorded before.
+                self.recorded = None;
+            }
             Work::CloseExport => self.export = None,
             Work::Mirror { epoch, standby } => {
                 self.mirrored = Some((*epoch, standby.clone()));
@@ -218,8 +223,13 @@ impl GroupRunner {
         if !away_long || duty.in_sync.is_empty() || duty.is_stopped {
             return;
         }
-        let generation = Generation(duty.generation.0 + 1);
         self.because = "the mirror is away; writes wait until the detachment is committed".into();
+        self.say_others_left(now, duty, acts);
+    }
+
+    /// No other copy has everything from here on.
+    pub(super) fn say_others_left(&mut self, now: Moment, duty: &super::OwnerDuty, acts: &mut Vec<Act>) {
+        let generation = Generation(duty.generation.0 + 1);
         self.say(now, Saying::Detached { epoch: duty.epoch, away: duty.in_sync.clone(), generation }, acts);
     }
 

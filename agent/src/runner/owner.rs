@@ -5,6 +5,7 @@ use super::group::GroupRunner;
 use crate::engine::{Found, Presence, Work};
 use quorum::id::Generation;
 use quorum::moment::Moment;
+use quorum::mutants;
 
 impl GroupRunner {
     pub(super) fn step_owner(
@@ -28,7 +29,7 @@ impl GroupRunner {
             Presence::Running(epoch) if epoch == duty.epoch => self.serve(now, duty, acts),
             Presence::Running(_) if duty.adopts => self.serve(now, duty, acts),
             Presence::Running(_) | Presence::Remnant => self.order(Work::Kill, acts),
-            Presence::Absent => self.bring_up(duty, may_start, acts),
+            Presence::Absent => self.bring_up(now, duty, may_start, acts),
         }
     }
 
@@ -64,22 +65,42 @@ impl GroupRunner {
         }
     }
 
-    fn bring_up(&mut self, duty: &OwnerDuty, may_start: &MayStart, acts: &mut Vec<Act>) {
+    fn bring_up(&mut self, now: Moment, duty: &OwnerDuty, may_start: &MayStart, acts: &mut Vec<Act>) {
         if let MayStart::No(because) = may_start {
             self.because.clone_from(because);
             return;
         }
-        if self.promoted == Some(duty.epoch) {
-            self.order(Work::Start { epoch: duty.epoch, host_epoch: duty.host_epoch }, acts);
-        } else {
-            let (epoch, opens, generation) = (duty.epoch, duty.opens, duty.generation);
+        let (epoch, opens, generation) = (duty.epoch, duty.opens, duty.generation);
+        if self.promoted != Some(epoch) {
             self.order(Work::Promote { epoch, opens, generation }, acts);
+        } else if !duty.in_sync.is_empty() && !mutants::on("runner.starts_with_copies_in_sync") {
+            // A workload begins without a mirror: no copy may pass for the latest once it writes. The set stayed whole
+            // until here, so that a promotion that fails can still go back.
+            self.because = "the other copies leave the in-sync set before the first write".into();
+            self.say_others_left(now, duty, acts);
+        } else if self.is_behind(duty) {
+            self.order(Work::RecordGeneration { epoch, generation }, acts);
+        } else {
+            self.order(Work::Start { epoch, host_epoch: duty.host_epoch }, acts);
         }
+    }
+
+    /// The generation rose by a detachment: this copy is the one that goes on, and doesn't say so yet.
+    fn is_behind(&self, duty: &OwnerDuty) -> bool {
+        self.recorded.is_some_and(|recorded| recorded < duty.generation)
     }
 
     fn serve(&mut self, now: Moment, duty: &OwnerDuty, acts: &mut Vec<Act>) {
         if self.release == Some(duty.epoch) {
-            self.order(Work::ReleaseWrites { epoch: duty.epoch }, acts);
+            // Recorded before a write is answered that no other copy has: a crash in between would leave a copy that
+            // calls itself older than it is.
+            let (epoch, generation) = (duty.epoch, duty.generation);
+            let work = if self.is_behind(duty) {
+                Work::RecordGeneration { epoch, generation }
+            } else {
+                Work::ReleaseWrites { epoch }
+            };
+            self.order(work, acts);
             return;
         }
         if !duty.is_recorded_running {
@@ -90,8 +111,7 @@ impl GroupRunner {
             self.order(Work::Announce { epoch: duty.epoch }, acts);
         } else if self.probed != Some(duty.epoch) {
             self.order(Work::Probe { epoch: duty.epoch }, acts);
-        } else if self.recorded.is_some_and(|recorded| recorded < duty.generation) {
-            // The generation rose by a detachment: the copy here is the one that goes on.
+        } else if self.is_behind(duty) {
             self.order(Work::RecordGeneration { epoch: duty.epoch, generation: duty.generation }, acts);
         } else {
             self.mirror(now, duty, acts);

@@ -19,6 +19,8 @@ pub struct Oracle {
     epochs: BTreeMap<GroupName, Epoch>,
     hashes: BTreeMap<u64, [u8; 32]>,
     applied: BTreeMap<HostName, u64>,
+    /// The writes of each group that were answered: what runs has them all.
+    answered: BTreeMap<GroupName, u64>,
 }
 
 impl Oracle {
@@ -29,6 +31,7 @@ impl Oracle {
     pub fn look(&mut self, hosts: &BTreeMap<HostName, SimHost>) -> Result<(), Violation> {
         self.at_most_one_runs(hosts)?;
         self.epochs_only_rise(hosts)?;
+        self.nothing_answered_is_lost(hosts)?;
         self.replicas_agree(hosts)
     }
 
@@ -56,6 +59,23 @@ impl Oracle {
                     return Err(Violation { invariant: "I3", text });
                 }
                 *highest = epoch;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever runs a group has every write that was answered before (nobody accepts a loss in these stories).
+    fn nothing_answered_is_lost(&mut self, hosts: &BTreeMap<HostName, SimHost>) -> Result<(), Violation> {
+        for (name, host) in hosts.iter().filter(|(_, host)| host.is_powered()) {
+            for (group, place) in host.places.iter().filter(|(_, place)| place.running.is_some()) {
+                let Some(volume) = &place.volume else { continue };
+                let answered = self.answered.entry(group.clone()).or_default();
+                if volume.writes < *answered {
+                    let text =
+                        format!("{group} runs on {name} with {} writes; {answered} were answered", volume.writes);
+                    return Err(Violation { invariant: "I10", text });
+                }
+                *answered = volume.writes;
             }
         }
         Ok(())

@@ -13,6 +13,27 @@ pub struct Volume {
     pub writes: u64,
     /// Open to the writes of this owner under this epoch.
     pub export: Option<(Epoch, HostName)>,
+    /// It is being made equal under an epoch, or was made so; `None` where it is the source's.
+    pub follows: Option<(Epoch, Whole)>,
+}
+
+/// Whether a standby's copy is a mixture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// Parts of it are newer than others.
+    Mixture,
+    /// It was recorded as equal.
+    Recorded,
+}
+
+impl Volume {
+    /// What the copy says of itself.
+    fn says(&self) -> Generation {
+        match self.follows {
+            Some((_, Whole::Mixture)) => Generation(0),
+            Some((_, Whole::Recorded)) | None => self.generation,
+        }
+    }
 }
 
 /// What is of a group at a host. The volume survives a power cut, the rest doesn't.
@@ -55,7 +76,7 @@ impl Place {
         match work {
             Work::Observe => Report::Found(Found {
                 workload: self.running.map_or(Presence::Absent, Presence::Running),
-                copy: self.volume.as_ref().map(|volume| CopyFound { generation: volume.generation, check: None }),
+                copy: self.volume.as_ref().map(|volume| CopyFound { generation: volume.says(), check: None }),
             }),
             Work::Promote { opens, generation, .. } => self.promote(*opens, *generation),
             Work::Start { epoch, .. } => {
@@ -77,6 +98,9 @@ impl Place {
             Work::OpenExport { epoch, owner } => {
                 if let Some(volume) = &mut self.volume {
                     volume.export = Some((*epoch, owner.clone()));
+                    if volume.follows != Some((*epoch, Whole::Recorded)) {
+                        volume.follows = Some((*epoch, Whole::Mixture));
+                    }
                 }
                 done("open")
             }
@@ -91,9 +115,10 @@ impl Place {
                 self.mirror = None;
                 done("released")
             }
-            Work::RecordGeneration { generation, .. } => {
+            Work::RecordGeneration { epoch, generation } => {
                 if let Some(volume) = &mut self.volume {
                     volume.generation = *generation;
+                    volume.follows = volume.follows.map(|_| (*epoch, Whole::Recorded));
                 }
                 done("recorded")
             }
@@ -104,11 +129,12 @@ impl Place {
         let Some(volume) = &mut self.volume else { return Report::Done { detail: "no volumes".into() } };
         volume.export = None;
         // A promotion that was done before an agent's restart finds its own generation.
-        if volume.generation != opens && volume.generation != generation {
-            let because = format!("the copy has generation {}, {opens} was expected", volume.generation);
-            return Report::Failed { because };
+        let says = volume.says();
+        if says != opens && says != generation {
+            return Report::Failed { because: format!("the copy has generation {says}, {opens} was expected") };
         }
         volume.generation = generation;
+        volume.follows = None;
         Report::Done { detail: "promoted".into() }
     }
 }

@@ -194,6 +194,70 @@ fn all_power_lost_and_back_in_any_order_brings_the_group_up_once() {
     }
 }
 
+/// The home site is lost, comes back, and the group is on its way there: stopped at osaka, not yet running at home.
+fn on_the_way_home(seed: u64) -> World {
+    let mut world = settled(seed);
+    world.power_off(&host("tk-1"));
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    world.power_on(&host("tk-1"));
+    must(&mut world, 60, "erp is protected again", is_protected);
+    must(&mut world, 60, "erp has stopped for the way home", |world| !runs_on(world, "os-1"));
+    world
+}
+
+#[test]
+fn a_standby_says_what_it_has_as_soon_as_it_is_in_sync() {
+    let mut world = on_the_way_home(20);
+    let stopped = world.now_ns;
+    must(&mut world, 60, "erp runs at home", |world| runs_on(world, "tk-1"));
+    let gap = (world.now_ns - stopped) / 1_000_000;
+    assert!(gap < 2_000, "{}\nnobody ran it for {gap} ms", tail(&world));
+}
+
+/// Home is lost again this long after the group ran there again; then it comes back.
+fn lost_again(seed: u64, after: Duration) -> Result<World, Violation> {
+    let mut world = on_the_way_home(seed);
+    must(&mut world, 60, "erp runs at home", |world| runs_on(world, "tk-1"));
+    world.run_for(after)?;
+    world.power_off(&host("tk-1"));
+    // The other copy may lack what was written since: then nobody starts from it.
+    world.run_for(Duration::from_secs(10))?;
+    world.power_on(&host("tk-1"));
+    world.run_for(Duration::from_secs(20))?;
+    Ok(world)
+}
+
+#[test]
+fn a_home_that_is_lost_right_after_the_way_home_loses_no_answered_write() {
+    for (seed, after_ms) in [(21, 100), (22, 1_000), (23, 2_500), (24, 3_500), (25, 6_000)] {
+        let mut world = lost_again(seed, Duration::from_millis(after_ms)).expect("no violation");
+        must(&mut world, 90, "erp runs again", |world| runs_on(world, "tk-1") || runs_on(world, "os-1"));
+    }
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn an_owner_that_starts_while_other_copies_pass_for_whole_is_seen_to_lose_writes() {
+    let _planted = quorum::mutants::plant("runner.starts_with_copies_in_sync");
+    let violation = lost_again(21, Duration::from_secs(1)).err().expect("a lost write");
+    assert_eq!(violation.invariant, "I10", "{violation:?}");
+}
+
+#[test]
+fn a_new_owner_that_is_lost_before_its_first_mirror_is_waited_for() {
+    let mut world = settled(26);
+    world.power_off(&host("tk-1"));
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    world.power_on(&host("tk-1"));
+    world.run_for(Duration::from_millis(1_500)).expect("no violation");
+    world.power_off(&host("os-1"));
+    world.run_for(Duration::from_secs(20)).unwrap_or_else(|violation| panic!("{}\n{violation:?}", tail(&world)));
+    assert!(!runs_on(&world, "tk-1"), "{}", tail(&world));
+    world.power_on(&host("os-1"));
+    must(&mut world, 90, "erp runs again", |world| runs_on(world, "os-1"));
+    must(&mut world, 90, "erp is protected again", is_protected);
+}
+
 #[test]
 fn same_seed_same_trace() {
     let run = |seed| {

@@ -9,7 +9,7 @@ use super::random::Random;
 use crate::engine::{Answer, Effect, Input, Message, Now, Report, Request, Sight, Work, WorkId};
 use crate::event::Event;
 use crate::heartbeat::Datagram;
-use quorum::id::{AgentInstance, BootId, GroupName, HostName, KeeperInstance, SiteName, VoterId};
+use quorum::id::{AgentInstance, BootId, Epoch, GroupName, HostName, KeeperInstance, SiteName, VoterId};
 use quorum::ledger::{Class, Person, PersonKey};
 use quorum::replica::Write;
 use quorum::roster::{Membership, VoterInfo};
@@ -366,6 +366,7 @@ impl World {
         if looked.kill && !is_empty {
             self.note(Some(name), "keeper killed the protected slice".into());
         }
+        self.write(name);
         self.at(now_ns + period, Happening::Keeper(name.clone(), boot));
         if let Some(petted) = watchdog {
             // W is the worst the dog takes; it bites at nine tenths of it.
@@ -377,6 +378,34 @@ impl World {
         }
         if before != after {
             self.input(name, Input::Keeper(after));
+        }
+    }
+
+    /// Whatever runs on a host writes, once: to both copies where it is mirrored, not at all while its mirror is away.
+    fn write(&mut self, name: &HostName) {
+        let running: Vec<(GroupName, Epoch, Option<HostName>)> = self.hosts[name]
+            .places
+            .iter()
+            .filter_map(|(group, place)| Some((group.clone(), place.running?, place.mirror.clone())))
+            .collect();
+        for (group, epoch, standby) in running {
+            if let Some(standby) = &standby {
+                if !self.reaches_export(name, &group, (epoch, standby)) {
+                    continue;
+                }
+                self.copy(name, standby, &group, 1);
+            }
+            let volume = self.hosts.get_mut(name).and_then(|host| host.places.get_mut(&group)?.volume.as_mut());
+            volume.into_iter().for_each(|volume| volume.writes += 1);
+        }
+    }
+
+    /// Gives the standby what the owner has, and `more` writes under way.
+    fn copy(&mut self, owner: &HostName, standby: &HostName, group: &GroupName, more: u64) {
+        let has = self.hosts[owner].places.get(group).and_then(|place| place.volume.as_ref()).map(|has| has.writes);
+        let copy = self.hosts.get_mut(standby).and_then(|host| host.places.get_mut(group)?.volume.as_mut());
+        if let (Some(has), Some(copy)) = (has, copy) {
+            copy.writes = has + more;
         }
     }
 
@@ -498,18 +527,23 @@ impl World {
     }
 
     /// A mirror comes up if the standby's copy is open to this owner and epoch and can be reached.
-    fn mirror(&mut self, owner: &HostName, group: &GroupName, to: (quorum::id::Epoch, &HostName)) -> Report {
+    fn mirror(&mut self, owner: &HostName, group: &GroupName, to: (Epoch, &HostName)) -> Report {
+        let (epoch, standby) = to;
+        if !self.reaches_export(owner, group, to) {
+            return Report::Failed { because: format!("the export at {standby} can't be reached for epoch {epoch}") };
+        }
+        self.copy(owner, standby, group, 0);
+        let place = self.hosts.get_mut(owner).expect("a host").places.entry(group.clone()).or_default();
+        place.mirror = Some(standby.clone());
+        Report::Done { detail: "mirrored".into() }
+    }
+
+    fn reaches_export(&mut self, owner: &HostName, group: &GroupName, to: (Epoch, &HostName)) -> bool {
         let (epoch, standby) = to;
         let reachable = !self.network.link(owner, standby).is_cut && !self.network.link(standby, owner).is_cut;
         let wanted = Some((epoch, owner.clone()));
         let open = self.hosts.get(standby).filter(|host| host.is_powered()).and_then(|host| host.places.get(group));
-        let is_open = open.is_some_and(|place| place.volume.as_ref().is_some_and(|volume| volume.export == wanted));
-        if !reachable || !is_open {
-            return Report::Failed { because: format!("the export at {standby} can't be reached for epoch {epoch}") };
-        }
-        let place = self.hosts.get_mut(owner).expect("a host").places.entry(group.clone()).or_default();
-        place.mirror = Some(standby.clone());
-        Report::Done { detail: "mirrored".into() }
+        reachable && open.is_some_and(|place| place.volume.as_ref().is_some_and(|volume| volume.export == wanted))
     }
 
     /// Tells owners whose mirror lost its peer.
