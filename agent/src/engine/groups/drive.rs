@@ -122,7 +122,8 @@ impl Engine {
         }
         // Asked for early, so that the answer is here when the evidence is.
         let gate = self.data_gate(&group, state, &to);
-        let proven = self.ledger.covering_evidence(&group).iter().all(|(_, proof)| proof.is_ok());
+        let proven = self.ledger.covering_evidence(&group).iter().all(|(_, proof)| proof.is_ok())
+            || quorum::mutants::on("ledger.grant_without_evidence");
         if !proven {
             return;
         }
