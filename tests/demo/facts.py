@@ -39,7 +39,7 @@ def _who(value):
     return value, None
 
 
-def _flat(raw):
+def flat(raw):
     """One journal line with `kind` in kebab case and its fields beside it.
 
     An agent tags its own events by `event`; what it saw applied is wrapped once more, {"event": "applied", "index": N,
@@ -99,7 +99,7 @@ class Run:
             except ValueError as e:
                 raise RawError(str(e)) from e
             for raw in lines:
-                event = _flat(raw)
+                event = flat(raw)
                 when = event.get("t_boot_ns", event.get("at_boottime_ns"))
                 if when is not None:
                     found.append({**event, "at": at, "t_ns": int(when) - self.offset_ns})

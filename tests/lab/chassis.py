@@ -13,7 +13,7 @@ import time
 from lab import procs
 
 START_LIMIT_S = 20.0
-#: What the keeper's watchdog is set to.
+#: What the keeper's watchdog is set to, unless a test wants another.
 WATCHDOG_MS = 1000
 
 
@@ -32,6 +32,7 @@ class Chassis:
         self.name = f"{prefix}-{host}"
         #: Unit: (restart, after how many ms). A test changes them before the power goes on.
         self.restart = {"holder": ("always", 0), "keeper": ("always", 0), "agent": ("always", 200)}
+        self.env, self.watchdog_ms = {"RUST_BACKTRACE": "1"}, WATCHDOG_MS
         self.process = None
 
     def slice(self):
@@ -41,7 +42,7 @@ class Chassis:
     def units(self):
         """What the host runs when it has power, in this order."""
         dog = f"lab:{self.dir}/dog.sock"
-        keeper = ["keeper", "--dir", self.folders["keeper"], "--watchdog", dog, "--timeout", f"{WATCHDOG_MS}ms"]
+        keeper = ["keeper", "--dir", self.folders["keeper"], "--watchdog", dog, "--timeout", f"{self.watchdog_ms}ms"]
         return {
             "holder": ["holder", "--dir", self.folders["keeper"]],
             "keeper": [*keeper, "--slice", self.slice()],
@@ -55,7 +56,8 @@ class Chassis:
             restart, after = self.restart[name]
             lines += ["[[unit]]", f"name = {json.dumps(name)}", f"argv = {json.dumps([self.binary, *words])}"]
             lines += [f"restart = {json.dumps(restart)}", f"restart_after_ms = {after}"]
-            lines += ['env = { RUST_BACKTRACE = "1" }']
+            pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in self.env.items())
+            lines += [f"env = {{ {pairs} }}"]
         return "\n".join(lines) + "\n"
 
     def start(self):

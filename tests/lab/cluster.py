@@ -141,10 +141,10 @@ class Cluster:
         argv = [sys.executable, "-m", f"lab.{name}", *arguments]
         return procs.start(self.prefix, name, argv, f"{self.folder}/{name}.log", netns=netns, env=env)
 
-    def client(self):
+    def client(self, period_ms=50):
         """Starts the client in the fourth namespace."""
-        out = f"{self.folder}/client.jsonl"
-        return self.tool("client", "--target", spec.ADDRESS, "--out", out, netns=self.net.netns(net.CLIENT))
+        words = ["--target", spec.ADDRESS, "--out", f"{self.folder}/client.jsonl", "--period-ms", str(period_ms)]
+        return self.tool("client", *words, netns=self.net.netns(net.CLIENT))
 
     # ---- power
 
@@ -203,6 +203,12 @@ class Cluster:
         """(host, site) of the leader, or (None, None)."""
         host = ((self.status() or {}).get("quorum") or {}).get("leader")
         return (host, self.hosts.get(host)) if host else (None, None)
+
+    def timing(self):
+        """The time parameters in force, in milliseconds, as the product prints them."""
+        shown = json.loads(self.cli(self.at(spec.WITNESS)[0], "config", "timing", "-o", "json"))
+        values = {k: _milliseconds(v) for k, v in shown.get("timing", shown).items()}
+        return {k: v for k, v in values.items() if v is not None}
 
     def apply(self):
         """Gives the cluster its spec."""
@@ -273,6 +279,13 @@ class Cluster:
         """Copies a host's disk as it is now."""
         os.makedirs(f"{self.folder}/disks", exist_ok=True)
         subprocess.run(["cp", "--sparse=always", self.disks[host], f"{self.folder}/disks/{name}.raw"], check=True)
+
+
+def _milliseconds(value):
+    """A span as the product may print it, in milliseconds; a plain number stays one."""
+    if isinstance(value, dict) and {"secs", "nanos"} <= set(value):
+        return value["secs"] * 1000 + value["nanos"] / 1e6
+    return value if isinstance(value, (int, float)) else None
 
 
 def _tail(path, lines):

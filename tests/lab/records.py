@@ -53,3 +53,22 @@ def read(path, whole=False):
             if whole or at != len(lines) - 1:
                 raise ValueError(f"{path}:{at + 1}: not JSON: {line[:120]!r}") from None
     return records
+
+
+class Tail:
+    """A file that is still being written, read on from where the last look ended; a torn last line waits."""
+
+    def __init__(self, path):
+        self.path, self.at = path, 0
+
+    def more(self):
+        """The whole records that came since the last look. A file that was begun anew is read from its beginning."""
+        if not os.path.exists(self.path):
+            return []
+        with open(self.path, "rb") as f:
+            if os.fstat(f.fileno()).st_size < self.at:
+                self.at = 0
+            f.seek(self.at)
+            whole, _, _ = f.read().rpartition(b"\n")
+        self.at += len(whole) + 1 if whole else 0
+        return [json.loads(line) for line in whole.split(b"\n") if line.strip()]

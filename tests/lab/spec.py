@@ -31,6 +31,9 @@ class Options:
         self.hold_off = "0s"
         self.append = ""
         self.accept = ["self-fenced"]
+        #: W as the cluster is told; None leaves the product's default, which fits the chassis' own.
+        self.watchdog_worst = None
+        self.announce = True
         self.group_lines = []
         for key, value in changed.items():
             if not hasattr(self, key):
@@ -76,6 +79,7 @@ def cluster_toml(options, guest):
     """The cluster spec; `guest` has kernel, image, observer (socket) and disk (a path with `{host}` in it)."""
     lines = ["[cluster]", f"name = {_text(CLUSTER)}", "lab = true", f"declare = {_text(options.declare)}"]
     lines += ['round_trip_max = "40ms"']
+    lines += [f"watchdog_worst = {_text(options.watchdog_worst)}"] if options.watchdog_worst else []
     for site in net.SITES:
         lines += ["[[site]]", f"name = {_text(site)}", *(["witness = true"] if site == WITNESS else [])]
     for host, site in options.hosts.items():
@@ -96,6 +100,7 @@ def cluster_toml(options, guest):
 def _place(site, options, guest):
     hosts = [h for h, s in options.hosts.items() if s == site]
     append = f"{boot.APPEND} antipode.ip={ADDRESS}/24 {options.append}".strip()
+    announced = [f"{{ ip = {_text(ADDRESS)}, interface = \"br-seg\", mac = {_text(MACS[site])} }}"]
     channel = f"{{ name = \"org.antipode.observer\", path = {_text(guest['observer'])} }}"
     return [
         f"[group.at.{site}]",
@@ -108,6 +113,6 @@ def _place(site, options, guest):
         f"append = {_text(append)}",
         f"nics = [{{ bridge = \"br-seg\", mac = {_text(MACS[site])} }}]",
         f"channels = [{channel}]",
-        f"addresses = [{{ ip = {_text(ADDRESS)}, interface = \"br-seg\", mac = {_text(MACS[site])} }}]",
+        f"addresses = [{', '.join(announced if options.announce else [])}]",
         f"probe = {{ tcp = {_text(ADDRESS + ':80')}, within = \"60s\" }}",
     ]

@@ -36,9 +36,10 @@ def kernel():
     return f"/boot/vmlinuz-{newest}", newest
 
 
-def module_files(version, wanted=MODULES):
-    """Module files in an order in which each one's dependencies come before it."""
-    root = f"/lib/modules/{version}"
+def module_files(version, wanted=MODULES, under=""):
+    """Module files in an order in which each one's dependencies come before it; `under` is where the kernel's package
+    is unpacked, if it isn't installed."""
+    root = f"{under}/lib/modules/{version}"
     needs = {}
     with open(f"{root}/modules.dep", encoding="ascii") as lines:
         for line in lines:

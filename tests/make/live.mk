@@ -1,0 +1,21 @@
+# Never two, live (tests/live): disasters told to a real cluster, and the keeper on a real watchdog.
+.PHONY: check-D2 check-D2-quick check-D3 test-long live-build
+LIVE_MUTANTS := $(TARGET_DIR)/debug/antipode-mutants
+
+# The negative controls need a build with planted faults; the product is built last, so that it is what everybody runs.
+live-build: setup
+	cargo build --locked -p antipode --features mutants
+	cp --remove-destination $(TARGET_DIR)/debug/antipode $(LIVE_MUTANTS)
+	cargo build --locked --workspace
+
+check-D2: live-build ## never two, live: every case
+	$(PYTHON) -m live.run
+
+check-D2-quick: live-build ## never two, live: the few that every test run plays
+	$(PYTHON) -m live.run --quick
+
+check-D3: live-build ## the keeper on a real watchdog, in guests used as hosts
+	$(PYTHON) -m live.dog
+
+test-long: live-build ## what takes too long for every run
+	$(PYTHON) -m live.run --long
