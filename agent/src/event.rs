@@ -1,8 +1,9 @@
 //! What happened, as typed facts of one agent: log line, journal entry, metric and golden trace are renderings.
 
 use quorum::id::{AgentInstance, GroupName, HostEpoch, HostName, LogIndex, SiteName, Term};
-use quorum::ledger;
+use quorum::ledger::{self, Incarnation};
 use serde::Serialize;
+use std::time::Duration;
 
 /// Something that happened at this agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,6 +49,13 @@ pub enum Event {
         host_epoch: HostEpoch,
         /// Why.
         because: String,
+    },
+    /// This voter has waited out the lease that it last granted to a host that is lost or retired, and says so.
+    LeaseWaitedOut {
+        /// Whose.
+        of: Incarnation,
+        /// For how long, since its last grant.
+        waited: Duration,
     },
     /// A command was applied.
     Applied {
@@ -115,6 +123,7 @@ impl Event {
             Self::Leader { .. } => "leader",
             Self::LeaseHeld { .. } => "lease-held",
             Self::LeaseLost { .. } => "lease-lost",
+            Self::LeaseWaitedOut { .. } => "lease-waited-out",
             Self::Applied { .. } => "applied",
             Self::Refused { .. } => "refused",
             Self::WorkStarted { .. } => "work-started",

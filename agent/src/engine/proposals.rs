@@ -70,6 +70,11 @@ impl Proposals {
         Some(key)
     }
 
+    /// Whether this very command is under way.
+    pub fn is_under_way(&self, command: &Command) -> bool {
+        self.pending.values().any(|pending| pending.entry.command == *command)
+    }
+
     /// Marks a proposal, so that another of its kind and subject is not made meanwhile.
     pub fn mark(&mut self, key: ProposalKey, mark: String) {
         if let Some(pending) = self.pending.values_mut().find(|pending| pending.entry.key == key) {

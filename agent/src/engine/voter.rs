@@ -284,7 +284,12 @@ impl Engine {
         let due = voting.lease.expired_due(now, &voting.waits, &facts);
         for expired in due {
             let of = Incarnation { host: expired.host, he: expired.host_epoch };
-            self.propose(Command::Expired { voter: expired.voter, of, config: expired.config });
+            let command = Command::Expired { voter: expired.voter, of: of.clone(), config: expired.config };
+            if !self.proposals.is_under_way(&command) {
+                let granted = self.voting.as_ref().map_or(now, |voting| voting.lease.last_grant(&of.host));
+                self.event(Event::LeaseWaitedOut { of, waited: now.waited_since(granted) });
+            }
+            self.propose(command);
         }
         self.ask_for_barrier();
     }
