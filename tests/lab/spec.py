@@ -29,6 +29,7 @@ class Options:
         self.failback = "auto"
         self.stable_for = "5s"
         self.hold_off = "0s"
+        self.round_trip_max = "40ms"
         self.append = ""
         self.accept = ["self-fenced"]
         #: W as the cluster is told; None leaves the product's default, which fits the chassis' own.
@@ -78,7 +79,7 @@ def agent_toml(host, hosts, folders):
 def cluster_toml(options, guest):
     """The cluster spec; `guest` has kernel, image, observer (socket) and disk (a path with `{host}` in it)."""
     lines = ["[cluster]", f"name = {_text(CLUSTER)}", "lab = true", f"declare = {_text(options.declare)}"]
-    lines += ['round_trip_max = "40ms"']
+    lines += [f"round_trip_max = {_text(options.round_trip_max)}"]
     lines += [f"watchdog_worst = {_text(options.watchdog_worst)}"] if options.watchdog_worst else []
     for site in net.SITES:
         lines += ["[[site]]", f"name = {_text(site)}", *(["witness = true"] if site == WITNESS else [])]

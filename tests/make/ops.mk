@@ -4,7 +4,7 @@ RELEASE := $(TARGET_DIR)/$(HOST_TRIPLE)/release/antipode
 PREFIX ?= /usr
 DESTDIR ?=
 
-.PHONY: release install check-D10 check-install bench bench-wan
+.PHONY: release install check-D10 check-install bench bench-wan bench-live bench-idle
 release: setup ## the static release binary
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release -p antipode --bin antipode --target $(HOST_TRIPLE)
 	@ls -l $(RELEASE)
@@ -21,4 +21,15 @@ check-install: ## units verify, the reference configuration is read, everything 
 bench-wan: ## false declarations in generated WAN traces
 	cargo bench --locked -p antipode --bench wan-traces
 
-bench: bench-wan ## figures with their spread
+ROUNDS ?= 10
+bench-live: build ## declared, fenced, granted, admitted: round trips of 40, 10 and 80 ms, leader outside and inside, lease only
+	$(PYTHON) -m bench.figures --rounds $(ROUNDS)
+	$(PYTHON) -m bench.figures --rounds $(ROUNDS) --leader inside
+	$(PYTHON) -m bench.figures --rounds $(ROUNDS) --declare lazy
+	$(PYTHON) -m bench.figures --rounds $(ROUNDS) --rtt 10
+	$(PYTHON) -m bench.figures --rounds $(ROUNDS) --rtt 80
+
+bench-idle: build ## what an idle host agent, voter and keeper cost
+	$(PYTHON) -m bench.idle
+
+bench: bench-wan bench-live bench-idle ## figures with their spread, beside the machine's load

@@ -1,0 +1,1 @@
+"""Benchmarks: they print figures with their spread and the machine's load, and assert nothing."""
