@@ -5,6 +5,7 @@ use crate::evidence::{EvidenceKind, NotEnough, foresee};
 use crate::facts::{Binding, DeviceFacts};
 use crate::moment::Moment;
 use crate::name::{DeviceName, HostName};
+use crate::reading::Observed;
 use crate::silence::{Contact, correlate, domains};
 use crate::target::Target;
 use crate::topology::{Fenced, Level, Topology, probe_order};
@@ -22,6 +23,8 @@ pub struct ProofRecord {
     pub inherited_age: Option<Duration>,
     /// How long that reading took.
     pub latency: Option<Duration>,
+    /// What that reading showed.
+    pub observed: Option<Observed>,
     /// What went wrong the last time, if it did.
     pub trouble: Option<Trouble>,
     /// Since when nothing at all was heard.

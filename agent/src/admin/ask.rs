@@ -1,7 +1,7 @@
 //! One question to the engine's loop and its answer, with a limit.
 
 use super::{Asked, DoneDocument, ErrorDocument, Exit, TimingDocument};
-use crate::engine::{Answer, Request, StatusDocument};
+use crate::engine::{Answer, FenceDecision, FenceView, Request, StatusDocument};
 use quorum::ledger::Person;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,10 @@ pub(super) enum Told {
     Done(DoneDocument),
     /// The status.
     Status(Box<StatusDocument>),
+    /// What an order about fencing would come to.
+    FenceDecision(Box<FenceDecision>),
+    /// Fencing by the log.
+    Fencing(Box<FenceView>),
     /// The time spans.
     Timing(Box<TimingDocument>),
 }
@@ -36,6 +40,12 @@ fn told(answer: Answer) -> Result<Told, ErrorDocument> {
     match answer {
         Answer::Done { index, detail } => Ok(Told::Done(DoneDocument::new(index, detail))),
         Answer::Status(status) => Ok(Told::Status(status)),
+        Answer::FenceDecision(decision) => Ok(Told::FenceDecision(decision)),
+        Answer::Fencing(view) => Ok(Told::Fencing(view)),
+        Answer::Waits { index, because, next } => {
+            let text = format!("recorded as {index}: {because}");
+            Err(ErrorDocument::new(Exit::Approval, "awaits-approval", text, next))
+        }
         Answer::Timing(timing) => Ok(Told::Timing(Box::new(TimingDocument::of(&timing)))),
         Answer::Refused { code, because, workload, next } => {
             Err(ErrorDocument::new(Exit::Refused, code, because, next).meaning(workload))

@@ -25,13 +25,17 @@ const IDLE: Duration = Duration::from_secs(30);
 struct Scraped {
     metrics: Metrics,
     requests: mpsc::Sender<Asked>,
+    fence: fencing::Handle,
 }
 
-pub(super) fn serve(address: SocketAddr, requests: mpsc::Sender<Asked>) -> std::io::Result<AbortHandle> {
+pub(super) fn serve(
+    address: SocketAddr,
+    (requests, fence): (mpsc::Sender<Asked>, fencing::Handle),
+) -> std::io::Result<AbortHandle> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let scraped = Arc::new(Scraped { metrics: Metrics::new(), requests });
+    let scraped = Arc::new(Scraped { metrics: Metrics::new(), requests, fence });
     Ok(tokio::spawn(accept(listener, scraped)).abort_handle())
 }
 
@@ -84,6 +88,7 @@ async fn scrape(scraped: &Scraped) -> Result<String, ErrorDocument> {
         return Ok(scraped.metrics.render());
     };
     scraped.metrics.update(&status);
+    scraped.metrics.update_fencing(&scraped.fence.status());
     Ok(scraped.metrics.render())
 }
 

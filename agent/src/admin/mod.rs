@@ -15,6 +15,7 @@ mod api;
 mod ask;
 mod events;
 mod explain;
+mod fence;
 mod metrics;
 mod person;
 mod route;
@@ -26,6 +27,7 @@ pub use api::{
 };
 pub use events::EventsDocument;
 pub use explain::{Explanation, Fact, Subject, explain};
+pub use fence::{FenceAsked, FenceTestAsked};
 pub use socket::{Admin, SOCKET_NAME, serve};
 
 use crate::engine::{Answer, Request};

@@ -9,11 +9,12 @@
 //! POST /v1/order                 OrderAsked -> DoneDocument
 //! POST /v1/transfer/HOST         DoneDocument
 //! GET  /v1/events?after=BYTE     EventsDocument
+//! …    /v1/fence…                see `fence`
 //! ```
 //! Errors are ErrorDocuments.
 
 use super::ask::{Told, ask};
-use super::{ApplyAsked, Asked, ErrorDocument, Exit, MoveAsked, OrderAsked, Subject, explain};
+use super::{ApplyAsked, Asked, ErrorDocument, Exit, MoveAsked, OrderAsked, Subject, explain, fence};
 use crate::engine::{Move, Request};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -30,12 +31,14 @@ use tokio::sync::mpsc;
 const BODY_BYTES_MAX: usize = 32 << 20;
 
 /// What a request is answered from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Served {
     /// The way to the engine's loop.
     pub requests: mpsc::Sender<Asked>,
     /// Where the event journal is.
     pub data_dir: PathBuf,
+    /// This host's fence devices.
+    pub fence: fencing::Handle,
 }
 
 /// Answers one request.
@@ -77,6 +80,11 @@ async fn route(state: &Served, by: Person, request: hyper::Request<Incoming>) ->
     }
     if let (&Method::GET, ["v1", "explain", kind, name]) = (&head.method, segments.as_slice()) {
         return explained(to, by, (kind, name)).await;
+    }
+    if segments.get(1) == Some(&"fence")
+        && let Some(answer) = fence::route(state, &by, (&head.method, &segments, head.uri.query()), body).await
+    {
+        return answer;
     }
     let text = format!("{} {} is not part of the admin API", head.method, head.uri.path());
     Err(ErrorDocument::new(
@@ -141,19 +149,21 @@ async fn events(state: &Served, query: Option<&str>) -> Result<Bytes, ErrorDocum
     read.map_err(|_panicked| defect())?.map(|document| json(&document))
 }
 
-fn defect() -> ErrorDocument {
+pub(super) fn defect() -> ErrorDocument {
     ErrorDocument::new(Exit::Error, "defect", "the agent answered another question", "report this")
 }
 
-fn told(told: Told) -> Result<Bytes, ErrorDocument> {
+pub(super) fn told(told: Told) -> Result<Bytes, ErrorDocument> {
     Ok(match told {
         Told::Done(done) => json(&done),
         Told::Status(status) => json(&status),
         Told::Timing(timing) => json(&timing),
+        Told::FenceDecision(decision) => json(&decision),
+        Told::Fencing(view) => json(&view),
     })
 }
 
-async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, ErrorDocument> {
+pub(super) async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, ErrorDocument> {
     let wrong =
         |text: String| ErrorDocument::new(Exit::Usage, "malformed-request", text, "see the API's documentation");
     let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| wrong(error.to_string()))?;
@@ -161,7 +171,7 @@ async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, ErrorDocument> {
 }
 
 /// Documents have string keys and finite numbers only, so they can always be written.
-fn json<T: Serialize>(document: &T) -> Bytes {
+pub(super) fn json<T: Serialize>(document: &T) -> Bytes {
     let mut bytes = serde_json::to_vec(document).expect("a document is plain data");
     bytes.push(b'\n');
     bytes.into()

@@ -49,17 +49,16 @@ impl Drop for Admin {
 /// # Errors
 /// What the operating system says; [`io::ErrorKind::AddrInUse`] if another agent answers at the socket or something
 /// else at the metrics' address.
-pub fn serve(config: &AgentConfig, requests: mpsc::Sender<Asked>) -> io::Result<Admin> {
+pub fn serve(config: &AgentConfig, requests: mpsc::Sender<Asked>, fence: fencing::Handle) -> io::Result<Admin> {
     let socket = config.run_dir.join(SOCKET_NAME);
     clear(&socket)?;
     let listener = UnixListener::bind(&socket)?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(MODE))?;
-    let accepting =
-        tokio::spawn(accept(listener, Served { requests: requests.clone(), data_dir: config.data_dir.clone() }))
-            .abort_handle();
+    let served = Served { requests: requests.clone(), data_dir: config.data_dir.clone(), fence: fence.clone() };
+    let accepting = tokio::spawn(accept(listener, served)).abort_handle();
     let mut admin = Admin { socket, accepting: vec![accepting] };
     if let Some(address) = config.metrics {
-        admin.accepting.push(metrics::serve(address, requests)?);
+        admin.accepting.push(metrics::serve(address, (requests, fence))?);
     }
     Ok(admin)
 }

@@ -15,6 +15,8 @@ use tokio::net::UnixStream;
 
 /// Longer than the agent's own limit, so that its answer is the one that is told.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Reading hundreds of devices, some of which hang until their limit.
+const SLOW: Duration = Duration::from_secs(600);
 
 /// Asks for a document.
 pub(super) fn get(reach: &Reach, path: &str) -> Result<Value, Failure> {
@@ -27,12 +29,22 @@ pub(super) fn post<T: Serialize>(reach: &Reach, path: &str, body: &T) -> Result<
     block_on(request(reach, Method::POST, path, body.into()))
 }
 
+/// As `post`, for what takes a machine longer than a person's patience.
+pub(super) fn post_slow<T: Serialize>(reach: &Reach, path: &str, body: &T) -> Result<Value, Failure> {
+    let body = serde_json::to_vec(body).expect("a request is plain data");
+    within(SLOW, request(reach, Method::POST, path, body.into()))
+}
+
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    within(PATIENCE, future)
+}
+
+fn within<T>(limit: Duration, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Error, "no-runtime", error.to_string(), ""))?;
     runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_elapsed| {
-            let text = format!("the agent did not answer within {} s", PATIENCE.as_secs());
+        tokio::time::timeout(limit, future).await.unwrap_or_else(|_elapsed| {
+            let text = format!("the agent did not answer within {} s", limit.as_secs());
             Err(Failure(
                 ErrorDocument::new(Exit::TimedOut, "agent-busy", text, "antipode status")
                     .meaning("it may still take effect"),
@@ -53,7 +65,8 @@ async fn request(reach: &Reach, method: Method, path: &str, body: Bytes) -> Resu
         .body(Full::new(body))
         .map_err(|error| Failure::new(Exit::Usage, "malformed-request", error.to_string(), "antipode help"))?;
     let response = sender.send_request(request).await.map_err(broken)?;
-    let is_success = response.status().is_success();
+    // 202 says in an error document for whom it waits.
+    let is_success = response.status() == hyper::StatusCode::OK;
     let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
     let strange = |error: serde_json::Error| {
         let text = format!("the agent's answer can't be read: {error}");

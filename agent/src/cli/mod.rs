@@ -10,6 +10,7 @@ mod apply;
 mod client;
 mod config;
 mod failure;
+mod fence;
 mod journal;
 mod look;
 mod moves;
@@ -69,7 +70,7 @@ enum Verb {
     Brake(orders::BrakeVerb),
     /// Fencing, and the manual override
     #[command(subcommand)]
-    Fence(orders::FenceVerb),
+    Fence(fence::FenceVerb),
     /// Open plans
     #[command(subcommand)]
     Plan(look::PlanVerb),
@@ -170,7 +171,7 @@ impl Verb {
             Self::Maintenance(args) => args.given.shown.format,
             Self::Approve(args) | Self::Deny(args) => args.given.shown.format,
             Self::Brake(orders::BrakeVerb::Release(given)) => given.shown.format,
-            Self::Fence(orders::FenceVerb::Override(args)) => args.given.shown.format,
+            Self::Fence(verb) => verb.format(),
             Self::Plan(verb) => verb.format(),
             Self::Quorum(verb) => verb.format(),
             Self::Host(orders::HostVerb::Remove { given, .. }) => given.shown.format,
@@ -204,7 +205,7 @@ fn run(verb: Verb) -> Result<Outcome, Failure> {
         Verb::Approve(args) => args.approve(),
         Verb::Deny(args) => args.deny(),
         Verb::Brake(orders::BrakeVerb::Release(given)) => given.order(Order::ReleaseBrake),
-        Verb::Fence(orders::FenceVerb::Override(args)) => args.run(),
+        Verb::Fence(verb) => verb.run(),
         Verb::Plan(verb) => look::plan(&verb),
         Verb::Quorum(verb) => look::quorum(&verb),
         Verb::Host(orders::HostVerb::Remove { name, given }) => given.order(Order::RemoveHost { host: name }),

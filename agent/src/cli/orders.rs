@@ -5,18 +5,17 @@ use super::{Failure, Outcome, apply, client};
 use crate::admin::{Exit, OrderAsked};
 use crate::engine::{Matter, Order, Scope};
 use quorum::id::{GroupName, HostName, SiteName};
-use std::io::IsTerminal;
 use std::time::Duration;
 
 /// How an order is given and its answer shown.
 #[derive(Debug, clap::Args)]
 pub(super) struct Given {
     #[command(flatten)]
-    why: Why,
+    pub why: Why,
     #[command(flatten)]
     pub shown: Shown,
     #[command(flatten)]
-    reach: Reach,
+    pub reach: Reach,
 }
 
 impl Given {
@@ -118,16 +117,16 @@ impl ThawArgs {
 
 /// A host or a site.
 #[derive(Clone, Debug, clap::Args)]
-struct Place {
+pub(super) struct Place {
     /// host or site
     #[arg(value_parser = ["host", "site"], hide_possible_values = true)]
     kind: String,
     /// Its name
-    name: String,
+    pub name: String,
 }
 
 impl Place {
-    fn scope(&self) -> Result<Scope, Failure> {
+    pub(super) fn scope(&self) -> Result<Scope, Failure> {
         let name = &self.name;
         let wrong = |error: quorum::id::NameError| Failure::new(Exit::Usage, "bad-name", error.to_string(), "");
         match self.kind.as_str() {
@@ -193,57 +192,6 @@ impl MatterArgs {
 pub(super) enum BrakeVerb {
     /// Let automatic activation go on
     Release(Given),
-}
-
-/// Verbs of fencing.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum FenceVerb {
-    /// Vouch that a host or a site can do no harm: "it is off, I looked"
-    Override(OverrideArgs),
-}
-
-/// Arguments of `fence override`.
-#[derive(Debug, clap::Args)]
-pub(super) struct OverrideArgs {
-    #[command(flatten)]
-    place: Place,
-    /// Don't wait for the end of leases
-    #[arg(long)]
-    at_once: bool,
-    /// The target's name once more
-    #[arg(long, value_name = "NAME")]
-    confirm: Option<String>,
-    #[command(flatten)]
-    pub given: Given,
-}
-
-impl OverrideArgs {
-    pub(super) fn run(&self) -> Result<Outcome, Failure> {
-        if self.given.why.reason.is_empty() {
-            let text = "an override needs a reason for the audit log";
-            return Err(Failure::new(Exit::Usage, "reason-missing", text, "add --reason \"it is off, I looked\""));
-        }
-        if self.confirmed()? != self.place.name {
-            let text = format!("the name given is not {}", self.place.name);
-            return Err(Failure::new(Exit::Usage, "not-confirmed", text, "name the same target twice"));
-        }
-        self.given.order(Order::Override { scope: self.place.scope()?, at_once: self.at_once })
-    }
-
-    fn confirmed(&self) -> Result<String, Failure> {
-        if let Some(name) = &self.confirm {
-            return Ok(name.clone());
-        }
-        let missing =
-            |text: &str| Failure::new(Exit::Usage, "not-confirmed", text, "add --confirm and the target's name");
-        if !std::io::stdin().is_terminal() {
-            return Err(missing("nobody is there to type the target's name"));
-        }
-        eprint!("type {} to vouch that it can do no harm: ", self.place.name);
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map_err(|error| missing(&error.to_string()))?;
-        Ok(line.trim().to_owned())
-    }
 }
 
 /// Verbs of hosts.

@@ -8,6 +8,7 @@ use quorum::ledger::{
     Shape, SiteSpec, VolumeSpec,
 };
 use quorum::timing::{Measured, Timing};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The time spans that follow from the spec's two measured figures.
@@ -18,30 +19,22 @@ pub fn timing_of(spec: &ClusterSpec) -> Timing {
 /// The part of the spec that `apply` checks its rules against.
 pub fn ledger_spec(spec: &ClusterSpec) -> LedgerSpec {
     let sites = spec.sites.values().map(|site| (site.name.clone(), SiteSpec { witness: site.witness })).collect();
+    let known = |(name, params)| (DeviceName::clone(name), super::fence::device_spec(name, params));
+    let devices_known: BTreeMap<DeviceName, (DeviceSpec, bool)> = spec.devices.iter().map(known).collect();
     let hosts = spec.hosts.values().map(|host| {
         let fencing = host.fencing.iter().map(|level| {
-            // "self" and "operator" are no devices: the ledger counts leases and overrides by itself.
-            let devices = level.iter().filter(|name| !matches!(name.as_str(), "self" | "operator"));
-            devices.filter_map(|name| DeviceName::new(name).ok()).collect::<Vec<_>>()
+            // Of a level the ledger asks evidence of those devices that give any: "self" and "operator" it counts by
+            // itself, and an accelerator proves nothing.
+            let devices = level.iter().filter_map(|name| DeviceName::new(name).ok());
+            devices.filter(|name| devices_known.get(name).is_some_and(|(_, proves)| *proves)).collect::<Vec<_>>()
         });
         let fencing = fencing.filter(|level| !level.is_empty()).collect();
         (host.name.clone(), HostSpec { site: host.site.clone(), hardware: None, fencing })
     });
-    let devices = spec.devices.iter().map(|(name, params)| {
-        let text = |key: &str| params.get(key).and_then(|value| value.as_str());
-        let span = |key: &str, default: Duration| text(key).and_then(super::reader::parse_span).unwrap_or(default);
-        let device = DeviceSpec {
-            kind: text("kind").unwrap_or_default().to_owned(),
-            settle: span("settle", Duration::from_secs(1)),
-            deadline: span("deadline", Duration::from_secs(10)),
-            lab: params.get("lab").and_then(toml::Value::as_bool).unwrap_or(false),
-        };
-        (name.clone(), device)
-    });
     LedgerSpec {
         sites,
         hosts: hosts.collect(),
-        devices: devices.collect(),
+        devices: devices_known.iter().map(|(name, (device, _))| (name.clone(), device.clone())).collect(),
         groups: spec.groups.values().map(|group| (group.name.clone(), group_spec(group))).collect(),
         policy: ClusterPolicy {
             declare: match spec.cluster.declare {
@@ -49,6 +42,8 @@ pub fn ledger_spec(spec: &ClusterSpec) -> LedgerSpec {
                 DeclarePolicy::Eager => Declare::Eager,
                 DeclarePolicy::Lazy => Declare::Lazy,
             },
+            approvals: spec.cluster.approvals,
+            contrary_fresh: spec.cluster.contrary_fresh,
             ..ClusterPolicy::default()
         },
     }

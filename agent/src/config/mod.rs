@@ -8,6 +8,7 @@
 
 mod agent_file;
 mod convert;
+mod fence;
 mod group;
 mod nearest;
 mod reader;
@@ -15,6 +16,7 @@ mod spec_file;
 
 pub use agent_file::{AgentConfig, KeeperConfig, PeerConfig, TlsFiles, VoterConfig};
 pub use convert::{ledger_spec, timing_of};
+pub use fence::{fencing_config, switches_within};
 pub use group::{Address, Failback, FailbackPolicy, GroupConfig, Place, Probe, Tier, VolumeConfig};
 pub use reader::{Problem, Problems, Reader};
 pub use spec_file::{ClusterConfig, ClusterSpec, DeclarePolicy, HostConfig, SiteConfig};

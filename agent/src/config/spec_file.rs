@@ -31,6 +31,10 @@ pub struct ClusterConfig {
     pub watchdog_worst: Duration,
     /// Largest round trip expected between any two sites.
     pub round_trip_max: Duration,
+    /// How many people an override or an acceptance of a loss needs.
+    pub approvals: u32,
+    /// A sign of life younger than this refuses an override.
+    pub contrary_fresh: Duration,
 }
 
 /// A site.
@@ -53,6 +57,8 @@ pub struct HostConfig {
     pub addresses: Vec<SocketAddr>,
     /// Fencing levels: each a list of devices that must all succeed.
     pub fencing: Vec<Vec<String>>,
+    /// How a device must identify the machine, and what fails together with it.
+    pub machine: fencing::HostFencing,
 }
 
 /// The spec, checked as a whole.
@@ -69,9 +75,6 @@ pub struct ClusterSpec {
     /// The groups.
     pub groups: BTreeMap<GroupName, GroupConfig>,
 }
-
-/// Fencing level members that name no device.
-const BUILT_IN_LEVELS: [&str; 2] = ["self", "operator"];
 
 impl ClusterSpec {
     /// Reads `text`, the content of `file`.
@@ -102,6 +105,9 @@ impl ClusterSpec {
             if let Some(kind) = device.text("kind") {
                 params.insert("kind".into(), toml::Value::String(kind));
             }
+            if let Some(name) = &name {
+                super::fence::check_device(device, name, &params);
+            }
             name.map(|name| (name, params))
         });
         let groups = root.tables("group", GroupConfig::read);
@@ -116,6 +122,7 @@ impl ClusterSpec {
             groups: unique(root, "group", groups, |group| group.name.clone()),
         };
         spec.check_hosts(root);
+        super::fence::check_whole(root, &spec);
         spec.check_groups(root);
         Some(spec)
     }
@@ -127,7 +134,7 @@ impl ClusterSpec {
         }
         for host in self.hosts.values() {
             for device in host.fencing.iter().flatten() {
-                let known = BUILT_IN_LEVELS.contains(&device.as_str())
+                let known = fencing::device::waits::is_built_in(device)
                     || DeviceName::new(device).is_ok_and(|device| self.devices.contains_key(&device));
                 if !known {
                     let what = format!("host {} is fenced by {device}, which is not in the spec", host.name);
@@ -188,6 +195,8 @@ impl ClusterConfig {
             declare: DeclarePolicy::Auto,
             watchdog_worst: Duration::from_millis(1_100),
             round_trip_max: Duration::from_millis(80),
+            approvals: 1,
+            contrary_fresh: Duration::from_secs(60),
         }
     }
 }
@@ -202,6 +211,8 @@ fn read_cluster(table: &Reader<'_>) -> Option<ClusterConfig> {
         declare: table.word("declare", &words).unwrap_or(default.declare),
         watchdog_worst: table.span("watchdog_worst").unwrap_or(default.watchdog_worst),
         round_trip_max: table.span("round_trip_max").unwrap_or(default.round_trip_max),
+        approvals: super::fence::read_approvals(table).unwrap_or(default.approvals),
+        contrary_fresh: table.span("contrary_fresh").unwrap_or(default.contrary_fresh),
     })
 }
 
@@ -209,7 +220,9 @@ fn read_host(table: &Reader<'_>) -> Option<HostConfig> {
     let (name, site) = (table.required("name"), table.required("site"));
     let addresses = table.list("addresses");
     let fencing = table.levels("fencing");
-    Some(HostConfig { name: name?, site: site?, addresses, fencing })
+    let name = name?;
+    let machine = super::fence::read_machine(table, &name);
+    Some(HostConfig { name, site: site?, addresses, fencing, machine })
 }
 
 fn unique<K: Ord + std::fmt::Display, T>(

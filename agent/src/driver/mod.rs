@@ -3,6 +3,7 @@
 //! A driver performs the engine's effects and turns what it observes into the engine's inputs.
 
 pub mod clock;
+pub mod fence;
 pub mod runtime;
 pub mod transport;
 pub mod work;

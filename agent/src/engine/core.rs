@@ -1,7 +1,8 @@
 //! The engine's state and its one entry point.
 
 use super::effect::Effect;
-use super::input::{FencedOutcome, Input, KeeperPage};
+use super::fence::FenceDuty;
+use super::input::{Input, KeeperPage};
 use super::keeper::KeeperSide;
 use super::leader::Leading;
 use super::local::Local;
@@ -13,8 +14,8 @@ use crate::config::ClusterSpec;
 use crate::detector::{Detector, Health, Params};
 use crate::event::Event;
 use crate::heartbeat::{Beat, Schedule};
-use quorum::id::{AgentInstance, BootId, Era, HardwareId, HostName, ProposalKey, SiteName, TaskId, VoterId};
-use quorum::ledger::{Command, Entry, FenceOutcome, Ledger};
+use quorum::id::{AgentInstance, BootId, Era, HardwareId, HostName, ProposalKey, SiteName, VoterId};
+use quorum::ledger::{Command, Entry, Ledger};
 use quorum::moment::Moment;
 use quorum::timing::Timing;
 use std::collections::BTreeMap;
@@ -93,6 +94,7 @@ pub struct Engine {
     pub(super) local: Local,
     pub(super) leading: Option<Leading>,
     pub(super) links: BTreeMap<HostName, bool>,
+    pub(super) fence: FenceDuty,
 }
 
 impl Engine {
@@ -126,6 +128,7 @@ impl Engine {
             local: Local::new(agent),
             leading: None,
             links: BTreeMap::new(),
+            fence: FenceDuty::default(),
             seeds: setup.peers,
             me: setup.identity,
             ledger,
@@ -155,7 +158,8 @@ impl Engine {
             Input::Keeper(page) => self.on_keeper(page),
             Input::Work { id, report } => self.on_work(id, report),
             Input::Seen { group, sight } => self.on_sight(&group, &sight),
-            Input::Fenced { task, outcome } => self.on_fenced(task, outcome),
+            Input::Fenced { task, fenced } => self.on_fenced(task, fenced),
+            Input::Prospects(prospects) => self.on_prospects(prospects),
             Input::Operator { ticket, by, request } => self.on_request(ticket, by, *request),
             Input::Health(reading) => self.health.measured(self.now.moment, reading),
         }
@@ -169,6 +173,7 @@ impl Engine {
         self.drain_raft();
         self.voter_duties();
         self.lead();
+        self.fence_duties();
         self.keep_lease();
         self.run_groups();
         self.answer_late();
@@ -184,6 +189,7 @@ impl Engine {
         moments.push(self.local.deadline());
         moments.push(self.leading.as_ref().and_then(Leading::deadline));
         moments.push(self.following.deadline());
+        moments.push(self.fence.deadline());
         // Whatever was due has just been tried: what is still due waits for something else, and spinning won't bring it.
         let now = self.now.moment;
         let later = |at: Moment| if now.either_reached(at) { now.plus(WAITS_FOR_OTHERS) } else { at };
@@ -208,19 +214,6 @@ impl Engine {
     /// Whether this agent leads the voters now.
     pub fn is_leader(&self) -> bool {
         self.voting.as_ref().is_some_and(Voting::is_leader)
-    }
-
-    /// What came of a fence task that this agent executes: evidence first, then the end of the work.
-    fn on_fenced(&mut self, task: TaskId, outcome: FencedOutcome) {
-        let outcome = match outcome {
-            FencedOutcome::Observed(evidence) => {
-                self.propose(Command::Evidence(evidence));
-                FenceOutcome::Proven
-            }
-            FencedOutcome::Failed { because } => FenceOutcome::Failed { because },
-        };
-        let executor = self.me.host.clone();
-        self.propose(Command::FenceTaskFinished { task, executor, outcome });
     }
 
     pub(super) fn event(&mut self, event: Event) {

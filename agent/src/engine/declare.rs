@@ -3,14 +3,14 @@
 use super::core::Engine;
 use crate::detector::Judgement;
 use crate::event::Event;
-use crate::policy::{DeclareView, Declared, HostFacts, Mode, Reporter, WhyNot, declare};
+use crate::policy::{DeclareView, Declared, HostFacts, Reporter, WhyNot, declare};
 use quorum::id::{HostName, SiteName};
-use quorum::ledger::{Command, Declare, Incarnation, Lost, LostCause, LostScope, SuspectReport, Verdict};
+use quorum::ledger::{Command, Incarnation, Lost, LostCause, LostScope, SuspectReport, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What a commit takes at worst when it was never measured: the lazy wait must not overrun the lease.
-const COMMIT_SLOW: Duration = Duration::from_millis(150);
+pub(super) const COMMIT_SLOW: Duration = Duration::from_millis(150);
 
 impl Engine {
     pub(super) fn declare_lost(&mut self) {
@@ -94,18 +94,13 @@ impl Engine {
             Some(Judgement::Suspect { since }) => now.waited_since(since),
             Some(Judgement::Trusted | Judgement::Awaited) | None => Duration::ZERO,
         };
-        let mode = match self.ledger.spec().policy.declare {
-            Declare::Eager => Mode::Eager,
-            // Eager needs a positive fence that was probed good within a minute; without fence devices there is none.
-            Declare::Lazy | Declare::Measured => Mode::Lazy,
-        };
         let groups = self.ledger.groups_on(&of.host);
         let hold_off = groups.filter_map(|(name, _)| Some(self.ledger.group_spec(name)?.hold_off)).min();
         HostFacts {
             host_epoch: of.he,
             in_maintenance: self.ledger.maintenance_of(&of.host).is_some(),
             hold_off: hold_off.unwrap_or_default(),
-            mode,
+            mode: self.declare_mode(&of.host, COMMIT_SLOW),
             since_grant: now.waited_since(granted),
             lease_wait: self.ledger.largest_lease_wait(of).unwrap_or_default(),
             silent_for,

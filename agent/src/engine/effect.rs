@@ -53,21 +53,27 @@ pub enum Effect {
         /// The group.
         group: GroupName,
     },
-    /// Fence a host for a task.
-    Fence {
-        /// The task.
-        task: TaskId,
-        /// Whom.
-        host: HostName,
-        /// Which admission: checked last thing before a device is called.
-        host_epoch: HostEpoch,
-        /// Longest time.
-        deadline: Duration,
-    },
-    /// Do nothing more for a task.
+    /// Fence a host for a task. [`Engine::fence_permit`](super::Engine::fence_permit) is asked last thing before each
+    /// device call.
+    Fence(Box<fencing::FenceOrder>),
+    /// End a task: `Fenced::Finished` is handed in when nothing of it can reach a device any more, also nothing that
+    /// an earlier process of this agent began.
     CancelFence {
         /// The task.
         task: TaskId,
+        /// Whom it is about.
+        target: fencing::name::HostName,
+        /// Where the decision stands: everything about the target up to it ends.
+        stamp: fencing::request::Stamp,
+        /// Why.
+        because: String,
+    },
+    /// A host was admitted again: orders about its older epochs are refused from now on.
+    FenceReadmitted {
+        /// The host.
+        target: fencing::name::HostName,
+        /// Its epoch.
+        host_epoch: u64,
     },
     /// Answer a person.
     Answer {

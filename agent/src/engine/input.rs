@@ -1,6 +1,7 @@
 //! Everything that can happen to an agent.
 
 use super::effect::WorkId;
+use super::fence::Prospect;
 use super::message::Message;
 use super::operator::Request;
 use crate::detector::Reading;
@@ -59,13 +60,15 @@ pub enum Input {
         /// What.
         sight: Sight,
     },
-    /// A fence device's evidence or failure, for a task that this agent executes.
+    /// What comes of a fence task that this agent executes.
     Fenced {
         /// The task.
         task: quorum::id::TaskId,
         /// What came of it.
-        outcome: FencedOutcome,
+        fenced: Fenced,
     },
+    /// What this agent's fence devices could prove, by their scheduled readings.
+    Prospects(Vec<Prospect>),
     /// A person asks for something.
     Operator {
         /// Comes back with the answer.
@@ -199,14 +202,16 @@ pub enum Sight {
     },
 }
 
-/// What came of fencing one host.
+/// What came of fencing one host: a verdict, and later the end of all calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FencedOutcome {
-    /// An observation to be proposed as evidence.
-    Observed(quorum::ledger::Evidence),
-    /// Every device level failed; the state is unknown.
-    Failed {
+pub enum Fenced {
+    /// Devices proved it. Calls may still be ending.
+    Proven(Box<fencing::Evidence>),
+    /// Nothing was proven: the state is unknown. Calls may still be ending.
+    Unproven {
         /// Device by device.
         because: String,
     },
+    /// Nothing of the task can reach a device any more.
+    Finished,
 }

@@ -4,6 +4,7 @@
 //! what *forbids* counts anew (protocol §7).
 
 use super::core::Engine;
+use super::fence_lead::FenceLead;
 use super::message::Challenge;
 use crate::policy::Damping;
 use quorum::id::{Generation, GroupName, HostEpoch, HostName, LogIndex, Term};
@@ -56,6 +57,7 @@ pub(super) struct Leading {
     /// When each group was last seen in sync with its standby.
     pub(super) protected: BTreeMap<GroupName, Moment>,
     pub(super) last_grants: BTreeMap<HostName, GrantsTold>,
+    pub(super) fencing: FenceLead,
     paces: BTreeMap<String, (Moment, u32)>,
     nonce: u64,
     looked: Option<Moment>,
@@ -78,6 +80,7 @@ impl Leading {
             healthy: BTreeMap::new(),
             protected: BTreeMap::new(),
             last_grants: BTreeMap::new(),
+            fencing: FenceLead::default(),
             paces: BTreeMap::new(),
             nonce: seed,
             looked: None,
@@ -145,6 +148,7 @@ impl Engine {
         self.prefer_witness();
         self.declare_lost();
         self.admit_hosts();
+        self.lead_fencing();
         self.lead_groups();
         self.end_what_elapsed();
     }
@@ -155,6 +159,7 @@ impl Engine {
         if matches!(fact, ledger::Event::HostLost { .. }) {
             self.last_loss = Some(now);
         }
+        self.fence_lead_on(fact);
         let Some(leading) = &mut self.leading else { return };
         leading.dirty = true;
         match fact {

@@ -134,6 +134,7 @@ impl Engine {
                     if let Some(voting) = &mut self.voting {
                         voting.lease.on_admitted(now, &of.host);
                     }
+                    self.fence_readmitted(&of.clone());
                 }
                 ledger::Event::HostRemoved { of } => {
                     if let Some(voting) = &mut self.voting {
@@ -214,6 +215,9 @@ impl Engine {
             Message::AskCopy { group } => self.on_ask_copy(from, group),
             Message::CopyIs { group, generation, check } => self.on_copy_is(from, group, (generation, check)),
             Message::LastGrants { grants } => self.on_last_grants(&from, grants),
+            Message::FenceAssign { task } => self.on_fence_assign(&from, task),
+            Message::FenceDeclined { task, because } => self.on_fence_declined(&from, task, &because),
+            Message::FenceProspects { prospects } => self.on_fence_prospects(from, prospects),
         }
     }
 

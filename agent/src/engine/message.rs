@@ -4,8 +4,9 @@
 //! Identity is the certificate's; a message never names its sender. Everything here is input from the network: the
 //! limits below hold before anything is decoded.
 
+use super::fence::Prospect;
 use quorum::codec::{self, Blob, DecodeError, EncodeError};
-use quorum::id::{Era, Generation, GroupName, HostEpoch, HostName, LogIndex, ProposalKey, Term};
+use quorum::id::{Era, Generation, GroupName, HostEpoch, HostName, LogIndex, ProposalKey, TaskId, Term};
 use quorum::ledger::{CopyCheck, Entry};
 use quorum::replica::{MembershipChange, Message as RaftMessage};
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,23 @@ pub enum Message {
     LastGrants {
         /// Host, host epoch, and how long ago by the sender's clock, in milliseconds.
         grants: Vec<(HostName, HostEpoch, u32)>,
+    },
+    /// From the leader: carry this fence task out. Said again until the log shows that it was taken up.
+    FenceAssign {
+        /// The task.
+        task: TaskId,
+    },
+    /// The answer of an agent that won't.
+    FenceDeclined {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        because: String,
+    },
+    /// To the leader: what the sender's fence devices could prove now.
+    FenceProspects {
+        /// Host by host.
+        prospects: Vec<Prospect>,
     },
 }
 

@@ -2,7 +2,9 @@
 
 use super::core::Engine;
 use super::effect::Effect;
-use super::orders::Order;
+use super::fence_order::{FenceAct, FenceDecision};
+use super::fence_view::FenceView;
+use super::orders::{Order, Scope};
 use super::status::StatusDocument;
 use crate::config::{ClusterSpec, ledger_spec, timing_of};
 use quorum::id::{GroupName, HostName, LogIndex, VoterId};
@@ -38,6 +40,19 @@ pub enum Request {
         order: Order,
         /// Why.
         reason: String,
+    },
+    /// How does fencing stand, by the log?
+    FenceStatus,
+    /// Fence, vouch, or call off; or only say what that would come to.
+    Fence {
+        /// A host or a site.
+        scope: Scope,
+        /// What.
+        act: FenceAct,
+        /// Why.
+        reason: String,
+        /// Only say.
+        dry_run: bool,
     },
     /// Move a group.
     Move(Move),
@@ -86,6 +101,19 @@ pub enum Answer {
         /// Why.
         because: String,
     },
+    /// It is in the log and waits for people.
+    Waits {
+        /// Where in the log; its number.
+        index: LogIndex,
+        /// For whom.
+        because: String,
+        /// What they say.
+        next: String,
+    },
+    /// What an order about fencing would come to.
+    FenceDecision(Box<FenceDecision>),
+    /// Fencing by the log.
+    Fencing(Box<FenceView>),
     /// As asked.
     Status(Box<StatusDocument>),
     /// The time spans in force here.
@@ -111,6 +139,14 @@ impl Engine {
             Request::Order { order, reason } => {
                 self.on_order(ticket, order, Decision { by, reason, shown: String::new() })
             }
+            Request::FenceStatus => {
+                let view = Box::new(self.fence_view());
+                self.answer(ticket, Answer::Fencing(view));
+            }
+            Request::Fence { scope, act, reason, dry_run } => {
+                let by = Decision { by, reason, shown: String::new() };
+                self.on_fence_order(ticket, by, (&scope, act, dry_run));
+            }
             Request::Move(wanted) => self.on_move(ticket, by, wanted),
             Request::Transfer(to) => self.on_transfer(ticket, to),
         }
@@ -120,14 +156,14 @@ impl Engine {
         self.effects.push(Effect::Answer { ticket, answer: Box::new(answer) });
     }
 
-    fn refuse(&mut self, ticket: u64, because: impl Into<String>, next: impl Into<String>) {
+    pub(super) fn refuse(&mut self, ticket: u64, because: impl Into<String>, next: impl Into<String>) {
         let (because, next) = (because.into(), next.into());
         let workload = "nothing changes for any workload";
         self.answer(ticket, Answer::Refused { code: "request-refused", because, workload, next });
     }
 
     /// Proposes, and answers once the outcome is applied here.
-    fn ask(&mut self, ticket: u64, command: Command) {
+    pub(super) fn ask(&mut self, ticket: u64, command: Command) {
         let until = self.now.moment.plus(PATIENCE);
         match self.propose_until(command, Some(until)) {
             Some(key) => {
@@ -140,6 +176,11 @@ impl Engine {
     pub(super) fn answer_waiting(&mut self, entry: &Entry, index: LogIndex, applied: &Applied) {
         let Some(waiting) = self.waiting.remove(&entry.key) else { return };
         let answer = match &applied.outcome {
+            Ok(()) if self.ledger.overrides().contains_key(&index) => Answer::Waits {
+                index,
+                because: "one more person has to agree, with another key".to_owned(),
+                next: format!("antipode approve override {index}"),
+            },
             Ok(()) => Answer::Done { index, detail: format!("{} took effect", entry.command.name()) },
             Err(refusal) => Answer::Refused {
                 code: refusal.code(),

@@ -5,14 +5,9 @@
 
 use super::core::Engine;
 use quorum::id::{GroupName, HostName, LogIndex, PlanId, SiteName};
-use quorum::ledger::{
-    Claim, Command, Contrary, Decision, EndCause, FreezeScope, Override, PlaceScope, PlanOutcome, Subject,
-};
+use quorum::ledger::{Claim, Command, Contrary, Decision, EndCause, FreezeScope, PlaceScope, PlanOutcome, Subject};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-
-/// An override that asks for a second person waits so long for one.
-const OVERRIDE_SPAN: Duration = Duration::from_secs(600);
 
 /// What an order is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,13 +90,6 @@ pub enum Order {
         /// Which.
         group: GroupName,
     },
-    /// A person vouches that a host, or all hosts of a site, can do no harm.
-    Override {
-        /// A host or a site.
-        scope: Scope,
-        /// Don't wait for leases.
-        at_once: bool,
-    },
 }
 
 fn freeze_scope(scope: Scope) -> Result<FreezeScope, String> {
@@ -113,7 +101,7 @@ fn freeze_scope(scope: Scope) -> Result<FreezeScope, String> {
     }
 }
 
-fn place_scope(scope: Scope) -> Result<PlaceScope, String> {
+pub(super) fn place_scope(scope: Scope) -> Result<PlaceScope, String> {
     match scope {
         Scope::Site(site) => Ok(PlaceScope::Site(site)),
         Scope::Host(host) => Ok(PlaceScope::Host(host)),
@@ -148,14 +136,18 @@ impl Engine {
             }
             Order::Approve { matter } => {
                 let contrary = self.contrary_to(matter);
-                Command::Approve { subject: matter.subject(), by, contrary }
+                let signs: Vec<String> = contrary
+                    .iter()
+                    .map(|sign| format!("{}: {}, {} s ago", sign.host, sign.what, sign.age.as_secs()))
+                    .collect();
+                let shown = format!("agrees with {matter:?}; against it: {}", signs.join("; "));
+                Command::Approve { subject: matter.subject(), by: Decision { shown, ..by }, contrary }
             }
             Order::Deny { matter } => Command::Deny { subject: matter.subject(), by },
             Order::ReleaseBrake => Command::BrakeReleased { by },
             Order::CancelPlan { plan } => return Ok(self.cancellation(PlanId(plan), &by)),
             Order::RemoveHost { host } => Command::HostRemoved { host, by },
             Order::RemoveGroup { group } => Command::GroupRemoved { group, by },
-            Order::Override { scope, at_once } => self.override_of(scope, at_once, by)?,
         };
         Ok(vec![command])
     }
@@ -173,26 +165,6 @@ impl Engine {
         intent.into_iter().chain([close]).collect()
     }
 
-    fn override_of(&self, scope: Scope, at_once: bool, mut by: Decision) -> Result<Command, String> {
-        let hosts: Vec<HostName> = match place_scope(scope)? {
-            PlaceScope::Host(host) => vec![host],
-            PlaceScope::Site(site) => {
-                let of_site = self.ledger.spec().hosts.iter().filter(|(_, host)| host.site == site);
-                of_site.map(|(host, _)| host.clone()).collect()
-            }
-        };
-        let named: Vec<_> = hosts.iter().flat_map(|host| self.ledger.unproven_on(host)).collect();
-        if named.is_empty() {
-            return Err("no evidence is missing about it: nothing is held up by it".to_owned());
-        }
-        let contrary = self.signs_of(&hosts);
-        let signs: Vec<String> =
-            contrary.iter().map(|sign| format!("{}: {} {} s ago", sign.host, sign.what, sign.age.as_secs())).collect();
-        let names: Vec<String> = named.iter().map(ToString::to_string).collect();
-        by.shown = format!("vouches for {}; against it: {}", names.join(", "), signs.join(", "));
-        Ok(Command::Override(Override { claim: Claim::Inert(named), contrary, at_once, span: OVERRIDE_SPAN, by }))
-    }
-
     fn contrary_to(&self, matter: Matter) -> Vec<Contrary> {
         let Matter::Override(index) = matter else { return Vec::new() };
         let pending = self.ledger.overrides().get(&LogIndex(index));
@@ -202,16 +174,5 @@ impl Engine {
             None => Vec::new(),
         };
         self.signs_of(&hosts)
-    }
-
-    /// What this agent heard of hosts that a person is about to vouch for. Ages are rounded down: a sign is never
-    /// shown older than it is.
-    fn signs_of(&self, hosts: &[HostName]) -> Vec<Contrary> {
-        let heard = |host: &HostName| {
-            let last = self.heard.get(host)?;
-            let age = self.now.moment.held_since(last.at);
-            Some(Contrary { host: host.clone(), what: "a beat".to_owned(), age })
-        };
-        hosts.iter().filter_map(heard).collect()
     }
 }

@@ -241,7 +241,7 @@ impl Engine {
     }
 
     /// Zero on the leader; elsewhere the time since the leader's last beat.
-    fn leader_age_ms(&self) -> u64 {
+    pub(super) fn leader_age_ms(&self) -> u64 {
         let Some(leader) = self.leader() else { return millis(self.now.moment.held_since(self.started)) };
         let last = self.heard.get(&leader).map(|last| millis(self.now.moment.held_since(last.at)));
         last.unwrap_or(0)

@@ -5,6 +5,9 @@
 //!
 //! Not here: serving them (`admin`), alerts (`deploy/prometheus`).
 
+mod fencing;
+
+use self::fencing::FencingMetrics;
 use crate::engine::{GroupLine, StatusDocument};
 use prometheus::{Gauge, GaugeVec, Opts, Registry, TextEncoder};
 
@@ -31,6 +34,7 @@ pub struct Metrics {
     plans: GaugeVec,
     attention: GaugeVec,
     freezes: Gauge,
+    fencing: FencingMetrics,
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
@@ -88,6 +92,7 @@ impl Metrics {
             plans: labelled(&r, ("antipode_plans_open", &["kind", "state"]), "Open plans"),
             attention: labelled(&r, ("antipode_attention", &["code"]), "Things that a person should look at"),
             freezes: gauge(&r, "antipode_freezes", "Freezes in force"),
+            fencing: FencingMetrics::new(&r),
             registry: r,
         }
     }
@@ -113,6 +118,11 @@ impl Metrics {
         for line in &status.attention {
             self.attention.with_label_values(&[line.code]).inc();
         }
+    }
+
+    /// Shows what this host's fence devices say from now on.
+    pub fn update_fencing(&self, status: &::fencing::executor::Status) {
+        self.fencing.update(status);
     }
 
     fn update_quorum(&self, status: &StatusDocument) {

@@ -10,6 +10,7 @@
 //! Not here: drivers. What they do (start a guest, copy blocks) is played with spans of time and outcomes.
 
 mod clock;
+mod fence;
 mod host;
 mod keeper;
 mod network;
@@ -18,6 +19,7 @@ mod place;
 mod random;
 mod world;
 
+pub use fence::FenceBench;
 pub use host::SimHost;
 pub use network::{Link, Network};
 pub use oracle::{Oracle, Violation};
@@ -25,5 +27,7 @@ pub use place::{Place, Volume};
 pub use random::Random;
 pub use world::{Trace, World, WorldSpec};
 
+#[cfg(test)]
+mod fence_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The world: a queue of events in real time, and what each does.
 
 use super::clock::Clock;
+use super::fence::{FenceBench, FenceHappening};
 use super::host::{Boot, Founded, HostSpec, SimHost};
 use super::network::{Network, nanos};
 use super::oracle::{Oracle, Violation};
@@ -54,7 +55,7 @@ pub struct Trace {
     pub text: String,
 }
 
-enum Happening {
+pub(super) enum Happening {
     PowerOn(HostName),
     StartAgent(HostName, u64),
     Wake(HostName, u64),
@@ -65,6 +66,7 @@ enum Happening {
     Flushed { host: HostName, process: u64, write: Box<Write> },
     WorkEnded { host: HostName, process: u64, id: WorkId },
     WatchdogLooks(HostName, u64),
+    Fence(FenceHappening),
 }
 
 /// The world.
@@ -86,6 +88,8 @@ pub struct World {
     events: u64,
     founded: Founded,
     tickets: u64,
+    /// Fence devices.
+    pub fences: FenceBench,
 }
 
 impl World {
@@ -132,6 +136,7 @@ impl World {
             events: 0,
             founded: Founded { membership, peers, timing },
             tickets: 0,
+            fences: FenceBench::default(),
         }
     }
 
@@ -140,12 +145,12 @@ impl World {
         &self.founded.timing
     }
 
-    fn at(&mut self, at_ns: u64, happening: Happening) {
+    pub(super) fn at(&mut self, at_ns: u64, happening: Happening) {
         self.sequence += 1;
         self.queue.insert((at_ns, self.sequence), happening);
     }
 
-    fn note(&mut self, host: Option<&HostName>, text: String) {
+    pub(super) fn note(&mut self, host: Option<&HostName>, text: String) {
         self.trace.push(Trace { at_ns: self.now_ns, host: host.cloned(), text });
     }
 
@@ -282,10 +287,11 @@ impl World {
             Happening::Flushed { host, process, write } => self.flushed(&host, process, *write),
             Happening::WorkEnded { host, process, id } => self.work_ended(&host, process, id),
             Happening::WatchdogLooks(host, boot) => self.watchdog_looks(&host, boot),
+            Happening::Fence(happening) => self.fence_happens(happening),
         }
     }
 
-    fn process_of(&self, host: &HostName) -> Option<u64> {
+    pub(super) fn process_of(&self, host: &HostName) -> Option<u64> {
         Some(self.hosts.get(host)?.boot.as_ref()?.agent.as_ref()?.number)
     }
 
@@ -431,7 +437,7 @@ impl World {
     }
 
     /// Hands an input to a host's engine, if it runs, and performs what comes of it.
-    fn input(&mut self, name: &HostName, input: Input) {
+    pub(super) fn input(&mut self, name: &HostName, input: Input) {
         let now_ns = self.now_ns;
         let Some(host) = self.hosts.get_mut(name) else { return };
         let Some(moment) = host.read(now_ns) else { return };
@@ -496,7 +502,10 @@ impl World {
                 self.note(Some(name), format!("halt: {because}"));
                 self.kill_agent(name);
             }
-            Effect::Fence { .. } | Effect::CancelFence { .. } | Effect::Spec(_) => {}
+            Effect::Fence(order) => self.fence(name, process, &order),
+            Effect::CancelFence { task, because, .. } => self.end_fencing(name, process, (task, because)),
+            Effect::FenceReadmitted { .. } => {}
+            Effect::Spec(spec) => self.fence_spec(name, process, &spec),
         }
     }
 

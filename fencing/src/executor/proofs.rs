@@ -202,9 +202,10 @@ impl Inner {
         }
         let record = state.records.entry(device.clone()).or_default();
         match reading {
-            Ok(_) => {
-                *record =
-                    ProofRecord { proven_at: Some(now), latency: Some(now.since(asked)), ..ProofRecord::default() };
+            Ok(reading) => {
+                let (proven_at, latency) = (Some(now), Some(now.since(asked)));
+                let observed = Some(reading.observed.clone());
+                *record = ProofRecord { proven_at, latency, observed, ..ProofRecord::default() };
             }
             Err(trouble) => {
                 record.failures_in_a_row += 1;

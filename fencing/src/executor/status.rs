@@ -6,6 +6,7 @@ use crate::facts::{DeviceFacts, Ends, Proves};
 use crate::findings::{Attention, Outlook, ProofRecord, View};
 use crate::name::{DeviceName, HostName};
 use crate::plan::{NoPlan, Plan, Starts};
+use crate::reading::Observed;
 use crate::request::FenceOrder;
 use crate::session::Act;
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub struct DeviceStatus {
     pub proof_age: Option<Duration>,
     /// How long that took.
     pub latency: Option<Duration>,
+    /// What that reading showed; none since this process began.
+    pub shows: Option<Observed>,
     /// What went wrong the last time.
     pub trouble: Option<String>,
     /// Failures since the last good reading.
@@ -99,6 +102,7 @@ impl Handle {
                 facts: facts.clone(),
                 proof_age: record.age(now),
                 latency: record.latency,
+                shows: record.observed.clone(),
                 trouble: record.trouble.as_ref().map(ToString::to_string),
                 failures_in_a_row: record.failures_in_a_row,
             }

@@ -170,7 +170,7 @@ impl Ledger {
     }
 
     /// How long fencing a host may take: its slowest level, each device asked twice. None if it has no device.
-    fn fence_deadline(&self, host: &HostName) -> Option<Duration> {
+    pub fn fence_deadline(&self, host: &HostName) -> Option<Duration> {
         let spec = self.spec.spec.hosts.get(host)?;
         let of_level = |level: &Vec<crate::id::DeviceName>| {
             let devices = level.iter().filter_map(|device| self.spec.spec.devices.get(device));
@@ -188,6 +188,7 @@ impl Ledger {
             executors: BTreeMap::new(),
             cancelled: None,
             expired: false,
+            opened_term: self.position.term,
         };
         self.tasks.insert(task, opened);
         events.push(Event::FenceTaskOpened { task, of: of.clone(), deadline });

@@ -13,7 +13,7 @@ use super::remembered::Remembered;
 use super::spec::SpecRevision;
 use crate::id::{
     BootId, Epoch, Era, Generation, GroupName, HardwareId, HostEpoch, HostName, IntentId, KeeperInstance, LogIndex,
-    PlanId, SiteName, TaskId, VoterId,
+    PlanId, SiteName, TaskId, Term, VoterId,
 };
 use crate::roster::{ConfigId, Membership};
 use crate::timing::{LeaseTerms, Timing};
@@ -289,6 +289,8 @@ pub struct FenceTask {
     pub cancelled: Option<(LogIndex, String)>,
     /// Its executors' deadline and 10 s passed after it was called off.
     pub expired: bool,
+    /// The term of the entry that opened it: with era and index what an executor shows to a device.
+    pub opened_term: Term,
 }
 
 /// A stop of new declarations and plans.

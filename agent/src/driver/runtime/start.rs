@@ -8,6 +8,7 @@ use super::store::Disk;
 use crate::admin;
 use crate::config::AgentConfig;
 use crate::driver::clock;
+use crate::driver::fence::FenceDriver;
 use crate::driver::transport::{Limits, Transport, TransportConfig, TransportError};
 use crate::engine::{Engine, Identity, Now, Setup};
 use crate::pki::files::IdentityFiles;
@@ -46,6 +47,9 @@ pub enum RunError {
     /// Sockets or certificates.
     #[error("start the transport")]
     Transport(#[from] TransportError),
+    /// The fencing journal.
+    #[error("start the fence driver")]
+    Fencing(#[from] fencing::executor::StartError),
     /// The configuration names something impossible.
     #[error("{0}")]
     Config(String),
@@ -78,14 +82,15 @@ pub async fn run(config: AgentConfig) -> Result<(), RunError> {
     let setup = Setup { identity, peers: seeds(&config), timing: first_timing(), voting };
     let journal = Journal::open(&config.data_dir, config.host.clone())
         .map_err(|source| RunError::File { doing: "open the event journal".into(), source })?;
+    let fence = FenceDriver::start(&config.data_dir.join("fencing"), inbox.clone())?;
     let (ask, asked) = mpsc::channel(64);
-    let _admin = admin::serve(&config, ask)
+    let _admin = admin::serve(&config, ask, fence.handle())
         .map_err(|source| RunError::File { doing: "open the admin socket".into(), source })?;
     forward_requests(asked, inbox.clone());
     let writes = disk.map(|disk| start_disk(disk, &inbox));
     let keeper = config.keeper.clone().map(KeeperEnd::new);
     let engine = Engine::new(now, setup);
-    Loop { engine, config, transport, transport_events, inbox, incoming, writes, keeper, journal }.run().await
+    Loop { engine, config, transport, transport_events, inbox, incoming, writes, keeper, journal, fence }.run().await
 }
 
 /// What people ask goes through the same inbox as everything else.

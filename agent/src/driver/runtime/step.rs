@@ -6,11 +6,12 @@ use super::peers::peers;
 use super::start::{RunError, identity_files, now};
 use crate::admin::Asked;
 use crate::config::AgentConfig;
+use crate::driver::fence::FenceDriver;
 use crate::driver::transport::{Channel, Path, TransportEvent, TransportHandle};
 use crate::driver::work::{Order, Site, Workers};
-use crate::engine::{self, Answer, Effect, Engine, Input, Report, Sight, WorkId};
+use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Sight, WorkId};
 use crate::heartbeat;
-use quorum::id::GroupName;
+use quorum::id::{GroupName, TaskId};
 use quorum::replica::Write;
 use quorum::storage::Persisted;
 use std::collections::BTreeMap;
@@ -32,6 +33,10 @@ pub enum Incoming {
     Work(WorkId, Report),
     /// A driver saw something.
     Seen(GroupName, Sight),
+    /// Something came of a fence task.
+    Fenced(TaskId, Fenced),
+    /// What the fence devices could prove.
+    Prospects(Vec<Prospect>),
     /// A person asks.
     Asked(Asked),
     /// End in an orderly way.
@@ -49,6 +54,7 @@ pub(super) struct Loop {
     pub(super) writes: Option<std::sync::mpsc::Sender<Write>>,
     pub(super) keeper: Option<KeeperEnd>,
     pub(super) journal: Journal,
+    pub(super) fence: FenceDriver,
 }
 
 /// State of the running loop besides what it was given.
@@ -80,6 +86,10 @@ impl Loop {
                 incoming = self.incoming.recv() => match incoming {
                     Some(Incoming::Stop) | None => return Ok(()),
                     Some(Incoming::DiskFailed(because)) => return Err(RunError::Halted(because)),
+                    Some(Incoming::Fenced(task, Fenced::Finished)) => {
+                        self.fence.finished(task);
+                        Some(Input::Fenced { task, fenced: Fenced::Finished })
+                    }
                     Some(incoming) => running.take(incoming),
                 },
                 _ = looks.tick() => self.keeper.as_mut().and_then(KeeperEnd::look).map(Input::Keeper),
@@ -87,6 +97,7 @@ impl Loop {
             };
             if let Some(input) = input {
                 let effects = self.engine.step(now(), input);
+                self.fence.refresh(&self.engine);
                 self.perform(effects, &mut running)?;
             }
         }
@@ -180,10 +191,12 @@ impl Loop {
                     running.workers.start(Order { id, group, host_epoch, work });
                 }
                 Effect::Overtaken { group } => running.workers.overtaken(&group),
-                Effect::Fence { task, host, host_epoch, deadline } => {
-                    tracing::info!(%task, %host, %host_epoch, ?deadline, "no fence device of this host is driven yet");
+                Effect::Fence(order) => {
+                    let permit = self.engine.fence_permit(TaskId(order.task));
+                    self.fence.begin(*order, permit);
                 }
-                Effect::CancelFence { task } => tracing::info!(%task, "fence task cancelled"),
+                Effect::CancelFence { task, target, stamp, because } => self.fence.end(task, (target, stamp), because),
+                Effect::FenceReadmitted { target, host_epoch } => self.fence.readmitted(target, host_epoch),
                 Effect::Answer { ticket, answer } => {
                     if let Some(waiting) = running.answers.remove(&ticket) {
                         let _gone = waiting.send(*answer);
@@ -192,6 +205,9 @@ impl Loop {
                 Effect::Spec(spec) => {
                     if let Err(error) = self.transport.update_peers(peers(&self.config, Some(&spec))) {
                         tracing::error!(%error, "the spec's addresses could not be used");
+                    }
+                    if self.config.voter.is_some() {
+                        self.fence.spec(&spec);
                     }
                     running.workers.spec(spec);
                 }
@@ -222,6 +238,8 @@ impl Running {
             Incoming::Persisted(persisted) => Some(Input::Persisted(Box::new(persisted))),
             Incoming::Work(id, report) => Some(Input::Work { id, report }),
             Incoming::Seen(group, sight) => Some(Input::Seen { group, sight }),
+            Incoming::Fenced(task, fenced) => Some(Input::Fenced { task, fenced }),
+            Incoming::Prospects(prospects) => Some(Input::Prospects(prospects)),
             Incoming::Asked(asked) => {
                 self.tickets += 1;
                 self.answers.insert(self.tickets, asked.answer);

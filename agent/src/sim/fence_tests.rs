@@ -1,0 +1,297 @@
+//! Stories of fencing: the production session switches the simulated world's machines off, and nobody else.
+
+use super::*;
+use crate::engine::{Answer, FenceAct, Input, Matter, Order, Request, Scope};
+use quorum::id::{GroupName, HostName, LogIndex, SiteName, VoterId};
+use quorum::ledger::{Person, PersonKey};
+use std::time::Duration;
+
+const SPEC: &str = r#"
+[cluster]
+name = "demo"
+watchdog_worst = "2.2s"
+round_trip_max = "40ms"
+[[site]]
+name = "tokyo"
+[[site]]
+name = "osaka"
+[[site]]
+name = "nagoya"
+witness = true
+[[host]]
+name = "tk-1"
+site = "tokyo"
+fencing = [["bmc-tk-1"], ["self"]]
+[[host]]
+name = "os-1"
+site = "osaka"
+fencing = [["bmc-os-1"], ["self"]]
+[[host]]
+name = "ng-1"
+site = "nagoya"
+[[device]]
+name = "bmc-tk-1"
+kind = "command"
+program = "/usr/lib/antipode/bmc"
+wired = "ops-1, 2026-03-02"
+[[device]]
+name = "bmc-os-1"
+kind = "command"
+program = "/usr/lib/antipode/bmc"
+wired = "ops-1, 2026-03-02"
+[[group]]
+name = "erp"
+tier = "auto"
+home = "tokyo"
+accept = ["powered-off"]
+failback = { policy = "manual" }
+[[group.volume]]
+name = "root"
+replication = { kind = "nbd", mode = "sync" }
+[group.at.tokyo]
+kind = "qemu"
+hosts = ["tk-1"]
+[group.at.osaka]
+kind = "qemu"
+hosts = ["os-1"]
+"#;
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).expect("a name")
+}
+
+fn erp() -> GroupName {
+    GroupName::new("erp").expect("a name")
+}
+
+fn tail(world: &World) -> String {
+    let lines = world.trace.iter().rev().take(300).collect::<Vec<_>>();
+    let line = |trace: &&Trace| {
+        let host = trace.host.as_ref().map(ToString::to_string).unwrap_or_else(|| "world".into());
+        format!("{:>10.3} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text)
+    };
+    lines.iter().rev().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn must(world: &mut World, secs: u64, what: &str, done: impl Fn(&World) -> bool) {
+    match world.run_until(Duration::from_secs(secs), &done) {
+        Ok(true) => {}
+        Ok(false) => panic!("{}\nnot within {secs} s: {what}", tail(world)),
+        Err(violation) => panic!("{}\n{violation:?}", tail(world)),
+    }
+}
+
+fn pass(world: &mut World, secs: u64) {
+    if let Err(violation) = world.run_for(Duration::from_secs(secs)) {
+        panic!("{}\n{violation:?}", tail(world));
+    }
+}
+
+fn runs_on(world: &World, name: &str) -> bool {
+    world.hosts[&host(name)].places[&erp()].running.is_some()
+}
+
+fn is_protected(world: &World) -> bool {
+    let engine = world.hosts[&host("ng-1")].engine();
+    engine.and_then(|engine| engine.ledger().group(&erp())).is_some_and(|group| group.in_sync.len() == 2)
+}
+
+fn settled(seed: u64, spec: &str) -> World {
+    let site = |name: &str| SiteName::new(name).expect("a name");
+    let mut world = World::new(&WorldSpec {
+        seed,
+        hosts: vec![
+            (host("tk-1"), site("tokyo"), Some(VoterId(1)), false),
+            (host("os-1"), site("osaka"), Some(VoterId(2)), false),
+            (host("ng-1"), site("nagoya"), Some(VoterId(3)), true),
+        ],
+        groups: vec![(erp(), vec![host("tk-1"), host("os-1")])],
+        watchdog_worst: Duration::from_millis(2_200),
+        round_trip_max: Duration::from_millis(40),
+    });
+    for name in ["tk-1", "os-1", "ng-1"] {
+        world.power_on(&host(name));
+    }
+    pass(&mut world, 3);
+    let asked = Request::Apply { source: spec.into(), dry_run: false, reason: "test".into() };
+    let ticket = world.ask(&host("ng-1"), asked);
+    must(&mut world, 10, "the spec is applied", |world| world.answers.contains_key(&ticket));
+    assert!(matches!(world.answers[&ticket], Answer::Done { .. }), "{:?}", world.answers[&ticket]);
+    let leads = |world: &World| world.hosts[&host("ng-1")].engine().is_some_and(crate::engine::Engine::is_leader);
+    must(&mut world, 20, "the witness leads", leads);
+    must(&mut world, 30, "erp runs at home", |world| runs_on(world, "tk-1"));
+    must(&mut world, 60, "erp is protected", is_protected);
+    pass(&mut world, 15);
+    world
+}
+
+fn cut_off(world: &mut World, name: &str, is_cut: bool) {
+    let others: Vec<HostName> = world.hosts.keys().filter(|other| other.as_str() != name).cloned().collect();
+    for other in others {
+        world.cut(&host(name), &other, is_cut);
+        world.cut(&other, &host(name), is_cut);
+    }
+}
+
+/// Who told a device to switch whom off.
+fn shots(world: &World) -> Vec<(String, String)> {
+    let shot = |line: &Trace| {
+        let (_, target) = line.text.split_once(" told to switch ")?;
+        Some((line.host.as_ref()?.to_string(), target.trim_end_matches(" off").to_owned()))
+    };
+    world.trace.iter().filter_map(shot).collect()
+}
+
+fn count(world: &World, text: &str) -> usize {
+    world.trace.iter().filter(|line| line.text.contains(text)).count()
+}
+
+#[test]
+fn a_host_that_is_cut_off_is_switched_off_and_taken_over_without_waiting_for_its_lease() {
+    let mut world = settled(1, SPEC);
+    let at = world.now_ns;
+    cut_off(&mut world, "tk-1", true);
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    let took = Duration::from_nanos(world.now_ns - at);
+    // Declared eagerly, because the device was read well; the lease alone would take longer than L_v.
+    assert!(took < world.timing().voter_wait(), "{}\ntook {took:?}", tail(&world));
+    assert!(!shots(&world).is_empty() && shots(&world).iter().all(|(_, target)| target == "tk-1"), "{}", tail(&world));
+    assert!(!world.hosts[&host("tk-1")].is_powered());
+}
+
+fn local() -> Person {
+    Person { name: "root".into(), key: PersonKey::Local(0) }
+}
+
+fn person(name: &str, key: u8) -> Person {
+    Person { name: name.into(), key: PersonKey::Certificate([key; 32]) }
+}
+
+/// Asks at the witness in somebody's name, and waits for the answer.
+fn ask(world: &mut World, by: Person, request: Request) -> Answer {
+    let ticket = 1_000 + world.answers.len() as u64;
+    world.input(&host("ng-1"), Input::Operator { ticket, by, request: Box::new(request) });
+    must(world, 20, "an answer", |world| world.answers.contains_key(&ticket));
+    world.answers[&ticket].clone()
+}
+
+fn fence(act: FenceAct) -> Request {
+    Request::Fence { scope: Scope::Host(host("tk-1")), act, reason: "it is off, I looked".into(), dry_run: false }
+}
+
+fn vouch() -> Request {
+    fence(FenceAct::Override { at_once: false })
+}
+
+fn approve(index: LogIndex) -> Request {
+    let order = Order::Approve { matter: Matter::Override(index.0) };
+    Request::Order { order, reason: "I looked, too".into() }
+}
+
+fn refused(answer: &Answer, code: &str) -> String {
+    match answer {
+        Answer::Refused { code: said, because, .. } if *said == code => because.clone(),
+        other => panic!("not refused as {code}: {other:?}"),
+    }
+}
+
+fn lost(world: &World, name: &str) -> bool {
+    let engine = world.hosts[&host("ng-1")].engine().expect("the witness runs");
+    engine.ledger().admitted(&host(name)).is_none()
+}
+
+/// Nobody reaches the processor of tk-1.
+fn cut_management(world: &mut World) {
+    for executor in ["os-1", "ng-1", "tk-1"] {
+        world.fences.cut.insert((host(executor), host("tk-1")));
+    }
+}
+
+/// tk-1 without power, declared lost, and nothing that could prove it; its last beat is older than `contrary_fresh`.
+fn unproven(seed: u64, spec: &str) -> World {
+    let mut world = settled(seed, spec);
+    cut_management(&mut world);
+    pass(&mut world, 11);
+    world.power_off(&host("tk-1"));
+    must(&mut world, 30, "tk-1 is declared lost", |world| lost(world, "tk-1"));
+    pass(&mut world, 20);
+    assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
+    world
+}
+
+fn two_people() -> String {
+    SPEC.replace("[cluster]\n", "[cluster]\napprovals = 2\ncontrary_fresh = \"5s\"\n")
+}
+
+#[test]
+fn an_override_of_a_live_host_is_refused_and_names_the_heartbeat_and_its_age() {
+    let mut world = settled(10, SPEC);
+    let answer = ask(&mut world, local(), vouch());
+    let because = refused(&answer, "contrary-fresh");
+    assert!(because.contains("a heartbeat heard by") && because.contains(" s ago"), "{because}");
+    pass(&mut world, 5);
+    assert!(!lost(&world, "tk-1") && runs_on(&world, "tk-1"), "{}", tail(&world));
+    // The attempt, and what was shown, is in the audit chain.
+    assert!(count(&world, "a heartbeat heard by") > 0 && count(&world, "; refused: host tk-1 may be alive") > 0);
+}
+
+#[test]
+fn an_override_is_refused_while_a_fence_device_reads_on() {
+    let spec = SPEC.replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"15s\"\n");
+    let mut world = settled(11, &spec);
+    world.fences.stubborn.insert(host("tk-1"));
+    cut_off(&mut world, "tk-1", true);
+    must(&mut world, 60, "tk-1 is declared lost", |world| lost(world, "tk-1"));
+    pass(&mut world, 30);
+    let because = refused(&ask(&mut world, local(), vouch()), "contrary-fresh");
+    assert!(because.contains("bmc-tk-1 says \"on\"") && because.contains(" s ago"), "{because}");
+    assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
+    // Once somebody pulled its plugs, the processor reads off: no sign is left, and the fence itself succeeds.
+    world.fences.stubborn.clear();
+    must(&mut world, 120, "erp runs at osaka", |world| runs_on(world, "os-1"));
+}
+
+#[test]
+fn an_override_waits_only_so_long_for_a_second_person() {
+    let mut world = unproven(13, &two_people());
+    let asked = ask(&mut world, person("ann", 1), vouch());
+    let Answer::Waits { index, .. } = asked else { panic!("{asked:?}") };
+    pass(&mut world, 620);
+    refused(&ask(&mut world, person("bob", 2), approve(index)), "subject-unknown");
+    assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
+}
+
+#[test]
+fn a_person_fences_a_live_host_and_calls_off_what_can_not_succeed() {
+    let mut world = settled(15, SPEC);
+    let answer = ask(&mut world, local(), fence(FenceAct::Run));
+    assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    assert!(shots(&world).iter().all(|(_, target)| target == "tk-1"), "{}", tail(&world));
+
+    let mut world = settled(16, SPEC);
+    cut_management(&mut world);
+    let answer = ask(&mut world, local(), fence(FenceAct::Run));
+    assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+    let answer = ask(&mut world, local(), fence(FenceAct::Release));
+    assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+    must(&mut world, 120, "tk-1 is admitted again", |world| !lost(world, "tk-1"));
+    world.fences.cut.clear();
+    pass(&mut world, 60);
+    assert!(shots(&world).is_empty() && world.hosts[&host("tk-1")].is_powered(), "{}", tail(&world));
+}
+
+#[test]
+fn the_next_executor_is_asked_when_one_dies_and_a_restarted_one_does_not_go_on() {
+    let mut world = settled(17, SPEC);
+    cut_management(&mut world);
+    pass(&mut world, 11);
+    cut_off(&mut world, "tk-1", true);
+    must(&mut world, 60, "somebody took the task up", |world| count(world, "FenceTaskStarted") > 0);
+    world.kill_agent(&host("os-1"));
+    world.fences.cut.clear();
+    must(&mut world, 60, "tk-1 is off", |world| !world.hosts[&host("tk-1")].is_powered());
+    world.start_agent(&host("os-1"));
+    must(&mut world, 120, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    assert!(shots(&world).iter().all(|(by, target)| by == "ng-1" && target == "tk-1"), "{}", tail(&world));
+}
