@@ -4,7 +4,7 @@
 //! Refused by a safety gate is exit 3, waiting for a second person is exit 4.
 
 use super::options::{Format, Reach, Shown};
-use super::orders::{Given, Place};
+use super::orders::{Given, Place, span_ms};
 use super::table::Table;
 use super::{Failure, Outcome, apply, client};
 use crate::admin::{Exit, FenceAsked, FenceTestAsked};
@@ -86,6 +86,9 @@ pub(super) struct OverrideArgs {
     /// Don't wait for the end of leases
     #[arg(long = "now")]
     at_once: bool,
+    /// Wait at most so long for a second person, as 30s or 5m; ten minutes at most
+    #[arg(long = "within", value_name = "SPAN", value_parser = span_ms)]
+    span_ms: Option<u64>,
 }
 
 impl FenceVerb {
@@ -104,7 +107,7 @@ impl FenceVerb {
             Self::Status(look) => status(look),
             Self::Test(args) => test(args),
             Self::Run(args) => args.order(FenceAct::Run),
-            Self::Override(args) => args.act.order(FenceAct::Override { at_once: args.at_once }),
+            Self::Override(args) => args.act.order(FenceAct::Override { at_once: args.at_once, span_ms: args.span_ms }),
             Self::Release(args) => args.order(FenceAct::Release),
             Self::History(args) => history(args),
         }

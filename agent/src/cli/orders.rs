@@ -26,7 +26,7 @@ impl Given {
 }
 
 /// Reads a span as 30s, 30m, 2h or 1d, in milliseconds.
-fn span_ms(text: &str) -> Result<u64, String> {
+pub(super) fn span_ms(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no span of time; write e.g. 30m or 2h");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let seconds = match &text[digits.len()..] {

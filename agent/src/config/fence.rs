@@ -132,3 +132,90 @@ pub(super) fn check_whole(root: &Reader<'_>, spec: &ClusterSpec) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Problems, ledger_spec};
+    use fencing::name::DeviceName as FenceDevice;
+
+    const SPEC: &str = r#"
+[cluster]
+name = "demo"
+approvals = 2
+[[site]]
+name = "tokyo"
+[[site]]
+name = "osaka"
+[[host]]
+name = "tk-1"
+site = "tokyo"
+serial = "AB12"
+power = ["ups-1"]
+fencing = [["bmc"], ["self"]]
+[[host]]
+name = "os-1"
+site = "osaka"
+[[device]]
+name = "bmc"
+kind = "command"
+program = "/usr/lib/antipode/bmc"
+secrets = { password = { file = "/etc/antipode/secrets/bmc" } }
+settle = "2s"
+off_limit = "7s"
+off_within = "1500ms"
+lab = true
+"#;
+
+    fn parse(text: &str) -> Result<ClusterSpec, Problems> {
+        ClusterSpec::parse("spec.toml", text)
+    }
+
+    #[test]
+    fn a_device_goes_with_its_kinds_rhythm_to_the_ledger_and_with_all_its_keys_to_the_executor() {
+        let spec = parse(SPEC).unwrap_or_else(|problems| panic!("{problems}"));
+        let ledger = ledger_spec(&spec);
+        let device = &ledger.devices[&DeviceName::new("bmc").expect("a name")];
+        assert_eq!((device.settle, device.deadline), (Duration::from_secs(2), Duration::from_secs(7)));
+        assert!(device.lab && device.kind == "command" && ledger.policy.approvals == 2);
+        // "self" is counted by the ledger itself, it asks no device for it.
+        let host = &ledger.hosts[&HostName::new("tk-1").expect("a name")];
+        assert_eq!(host.fencing, [[DeviceName::new("bmc").expect("a name")]]);
+        let built = fencing_config(&spec).build().unwrap_or_else(|problems| panic!("{problems:?}"));
+        let target = built.topology.targets().values().next().expect("one host has levels");
+        assert_eq!((target.levels.len(), target.target.identity.serial.as_deref()), (2, Some("AB12")));
+        assert!(built.devices.contains_key(&FenceDevice::new("bmc").expect("a name")));
+        assert_eq!(
+            switches_within(&spec.devices[&DeviceName::new("bmc").expect("a name")]),
+            Some(Duration::from_millis(1_500))
+        );
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_with_a_suggestion_whoever_owns_it() {
+        let text = SPEC
+            .replace("off_limit", "off_limti")
+            .replace("serial", "seriell")
+            .replace("approvals = 2", "approvals = 3");
+        let Problems(problems) = parse(&text).expect_err("three problems");
+        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        for part in ["did you mean `off_limit`?", "did you mean `serial`?", "3 is neither 1 nor 2"] {
+            assert!(said.iter().any(|line| line.contains(part)), "{part} in {said:#?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_plain_text_is_refused_and_never_repeated() {
+        let text = SPEC.replace("{ file = \"/etc/antipode/secrets/bmc\" }", "\"hunter2\"");
+        let said = parse(&text).expect_err("a secret must be a reference").to_string();
+        assert!(said.contains("secrets.password") && !said.contains("hunter2"), "{said}");
+    }
+
+    #[test]
+    fn an_empty_level_and_a_device_that_nobody_described_are_refused() {
+        let empty = parse(&SPEC.replace("[\"self\"]", "[]")).expect_err("an empty level").to_string();
+        assert!(empty.contains("the level is empty"), "{empty}");
+        let unknown = parse(&SPEC.replace("[[\"bmc\"]", "[[\"bcm\"]")).expect_err("an unknown device").to_string();
+        assert!(unknown.contains("bcm"), "{unknown}");
+    }
+}

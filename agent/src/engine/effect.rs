@@ -56,8 +56,17 @@ pub enum Effect {
     /// Fence a host for a task. [`Engine::fence_permit`](super::Engine::fence_permit) is asked last thing before each
     /// device call.
     Fence(Box<fencing::FenceOrder>),
-    /// End a task: `Fenced::Finished` is handed in when nothing of it can reach a device any more, also nothing that
-    /// an earlier process of this agent began.
+    /// Wait for what an earlier process of this agent began: `Fenced::Finished` is handed in when nothing of it can
+    /// reach a device any more. The task may be taken up anew.
+    OutwaitFence {
+        /// The task.
+        task: TaskId,
+        /// Whom it is about.
+        target: fencing::name::HostName,
+        /// Where the decision stands.
+        stamp: fencing::request::Stamp,
+    },
+    /// End a task for good: `Fenced::Finished` is handed in when nothing of it can reach a device any more.
     CancelFence {
         /// The task.
         task: TaskId,

@@ -19,7 +19,7 @@ use quorum::ledger::{
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// An override that asks for a second person waits so long for one.
+/// An override that asks for a second person waits so long for one, and no longer whatever was asked for.
 const OVERRIDE_SPAN: Duration = Duration::from_secs(600);
 
 /// What a person wants done about a host or a site.
@@ -30,6 +30,9 @@ pub enum FenceAct {
     Override {
         /// Don't wait for leases.
         at_once: bool,
+        /// How long it may wait for a second person, in milliseconds; ten minutes if absent, and at most.
+        #[serde(default)]
+        span_ms: Option<u64>,
     },
     /// Declare it lost and fence it by its devices.
     Run,
@@ -135,7 +138,7 @@ impl Engine {
         decision.declares_lost = admitted.iter().map(ToString::to_string).collect();
         let refusal = |code, because: String, next: &str| Some(FenceRefusal { code, because, next: next.to_owned() });
         let commands = match act {
-            FenceAct::Override { at_once } => {
+            FenceAct::Override { at_once, span_ms } => {
                 let mut named: Vec<Incarnation> = hosts.iter().flat_map(|host| self.ledger.unproven_on(host)).collect();
                 named.extend(admitted.iter().filter(|of| !named.contains(of)).cloned().collect::<Vec<_>>());
                 decision.names = named.iter().map(ToString::to_string).collect();
@@ -143,7 +146,8 @@ impl Engine {
                 by.shown = decision.shown();
                 let contrary = self.signs_of(&hosts);
                 let claim = Claim::Inert(named);
-                let asked = Override { claim, contrary, at_once, span: OVERRIDE_SPAN, by: by.clone() };
+                let span = span_ms.map_or(OVERRIDE_SPAN, |ms| Duration::from_millis(ms).min(OVERRIDE_SPAN));
+                let asked = Override { claim, contrary, at_once, span, by: by.clone() };
                 self.losing(admitted, &by).into_iter().chain([Command::Override(asked)]).collect()
             }
             FenceAct::Run => {
@@ -194,10 +198,10 @@ impl Engine {
     fn decision_about(&self, place: &PlaceScope, hosts: &[HostName], act: FenceAct) -> FenceDecision {
         let policy = &self.ledger.spec().policy;
         let (word, approvals, then) = match act {
-            FenceAct::Override { at_once: true } => {
+            FenceAct::Override { at_once: true, .. } => {
                 ("override", policy.approvals, "groups are granted elsewhere at once, without waiting for leases")
             }
-            FenceAct::Override { at_once: false } => {
+            FenceAct::Override { at_once: false, .. } => {
                 ("override", policy.approvals, "groups are granted elsewhere once the leases of these hosts are over")
             }
             FenceAct::Run => ("run", 1, "its devices switch it off; groups move on evidence only"),
@@ -336,7 +340,8 @@ impl Engine {
     /// Signs that hosts live, as far as this agent knows: beats heard here or by another voter, and fence devices that
     /// read "on". Ages are rounded down: a sign is never shown older than it is.
     pub(super) fn signs_of(&self, hosts: &[HostName]) -> Vec<Contrary> {
-        hosts.iter().flat_map(|host| self.signs_of_one(host)).collect()
+        let hosts = hosts.iter().filter(|_| !quorum::mutants::on("fence.signs_ignored"));
+        hosts.flat_map(|host| self.signs_of_one(host)).collect()
     }
 
     fn signs_of_one(&self, host: &HostName) -> Vec<Contrary> {

@@ -92,3 +92,67 @@ impl Engine {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fencing::FenceOrder;
+    use fencing::evidence::{LevelView, Pair};
+    use fencing::moment::Moment;
+    use fencing::reading::{Observed, Power, Reading};
+    use fencing::request::Stamp;
+    use fencing::target::{ExpectedIdentity, Place, ReportedIdentity, Target};
+    use quorum::id::{Era, HostEpoch};
+    use std::collections::BTreeSet;
+
+    fn of(he: u64) -> Incarnation {
+        Incarnation { host: HostName::new("tk-1").expect("a name"), he: HostEpoch::in_era(Era(1), he) }
+    }
+
+    /// What a BMC proves about tk-1 in admission `he`, by two readings `apart_us` apart.
+    fn proven(he: u64, apart_us: u64, proves: &str) -> fencing::Evidence {
+        let table = format!("name = 'bmc'\nkind = 'command'\nprogram = '/bmc'\nwired = 'ops-1'\n{proves}");
+        let device = fencing::device::build(table.parse().expect("TOML")).expect("a good device");
+        let facts = device.facts();
+        let host = fencing::name::HostName::new("tk-1").expect("a name");
+        let (identity, feeds, place) = (ExpectedIdentity::default(), BTreeSet::new(), Place::default());
+        let target = Target { host: host.clone(), identity, feeds, place };
+        let at = |us| Moment::at(Duration::from_micros(us));
+        let reading = |asked, answered| Reading {
+            asked: at(asked),
+            answered: at(answered),
+            observed: Observed::Power(Power::Off),
+            identity: ReportedIdentity::none(),
+            lab: true,
+        };
+        let (first, second) = (reading(0, 10), reading(10 + apart_us, 20 + apart_us));
+        let proof = Proven::of(facts, &target, Pair { first: &first, second: &second }).expect("two readings");
+        let order = FenceOrder::new(host, of(he).he.0, Stamp::default(), Duration::from_secs(9));
+        let level = LevelView { number: 1, devices: &[facts] };
+        fencing::Evidence::combine(&order, &target, level, vec![proof]).expect("evidence")
+    }
+
+    #[test]
+    fn two_readings_become_the_ledgers_word_with_the_time_between_them() {
+        let observer = HostName::new("os-1").expect("a name");
+        let evidence = translate(of(7), &proven(7, 1_234_567, ""), &observer).expect("powered off");
+        assert!(evidence.lab && evidence.of == of(7) && evidence.observer == observer);
+        let Observation::PoweredOff { readings } = evidence.observed else { panic!("{evidence:?}") };
+        let apart = Duration::from_micros(1_234_567);
+        assert_eq!((readings.len(), readings[0].reads, readings[0].apart), (1, 2, apart));
+    }
+
+    #[test]
+    fn evidence_about_another_admission_is_no_evidence() {
+        let observer = HostName::new("os-1").expect("a name");
+        assert!(translate(of(8), &proven(7, 1_500_000, ""), &observer).is_err());
+    }
+
+    #[test]
+    fn what_a_device_did_not_observe_is_not_claimed_for_it() {
+        let observer = HostName::new("os-1").expect("a name");
+        let vm = proven(7, 1_500_000, "proves = 'hypervisor'\ngroup = 'erp'");
+        let because = translate(of(7), &vm, &observer).expect_err("nobody saw it detached");
+        assert!(because.contains("detached"), "{because}");
+    }
+}

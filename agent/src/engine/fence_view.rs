@@ -3,6 +3,7 @@
 //! The other half, what the devices of this host say, is the fencing crate's.
 
 use super::core::Engine;
+use super::status::AttentionLine;
 use crate::policy::Mode;
 use quorum::id::HostName;
 use quorum::ledger::{Claim, Contrary, Ended, FenceOutcome, FenceTask, Incarnation};
@@ -149,6 +150,35 @@ impl Engine {
             hosts: self.ledger.spec().hosts.keys().map(|host| self.fence_host_line(host)).collect(),
             overrides: self.ledger.overrides().iter().map(pending).collect(),
         }
+    }
+
+    /// Fencing that doesn't succeed, and overrides that wait: each with the next command.
+    pub(super) fn fence_attention(&self) -> Vec<AttentionLine> {
+        let mut lines = Vec::new();
+        for task in self.ledger.tasks().values().filter(|task| task.cancelled.is_none()) {
+            let failed: Vec<String> = task
+                .executors
+                .iter()
+                .filter_map(|(host, outcome)| match outcome {
+                    Some(FenceOutcome::Failed { because }) => Some(format!("by {host}: {because}")),
+                    Some(FenceOutcome::Proven | FenceOutcome::Cancelled) | None => None,
+                })
+                .collect();
+            if !failed.is_empty() {
+                let host = &task.of.host;
+                let text =
+                    format!("fencing of {} has proven nothing yet; it is tried again. {}", task.of, failed.join("; "));
+                let next = format!("look at the machine, then antipode fence override host {host} --dry-run");
+                lines.push(AttentionLine { code: "fencing-failed", text, next });
+            }
+        }
+        for (index, pending) in self.ledger.overrides() {
+            let (agreed, needs) = (pending.permit.agreed.len(), pending.permit.needs);
+            let text = format!("override {index} waits: {agreed} of {needs} people agreed");
+            let next = format!("antipode approve override {index}");
+            lines.push(AttentionLine { code: "override-waits", text, next });
+        }
+        lines
     }
 
     fn fence_host_line(&self, host: &HostName) -> FenceHostLine {

@@ -461,6 +461,7 @@ impl Engine {
                 next: "antipode quorum status".into(),
             });
         }
+        lines.extend(self.fence_attention());
         lines.extend(self.group_attention());
         lines
     }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::engine::{Answer, FenceAct, Input, Matter, Order, Request, Scope};
-use quorum::id::{GroupName, HostName, LogIndex, SiteName, VoterId};
-use quorum::ledger::{Person, PersonKey};
+use quorum::id::{Era, GroupName, HostEpoch, HostName, LogIndex, SiteName, VoterId};
+use quorum::ledger::{Claim, Command, Decision, Incarnation, Override, Person, PersonKey};
 use std::time::Duration;
 
 const SPEC: &str = r#"
@@ -159,6 +159,27 @@ fn a_host_that_is_cut_off_is_switched_off_and_taken_over_without_waiting_for_its
     assert!(!world.hosts[&host("tk-1")].is_powered());
 }
 
+#[test]
+fn two_sides_of_a_partition_never_shoot_each_other() {
+    for (seed, minority) in [(2, "tk-1"), (3, "os-1")] {
+        let mut world = settled(seed, SPEC);
+        // Both sides still reach every device: only the quorum tells who may use one.
+        cut_off(&mut world, minority, true);
+        pass(&mut world, 30);
+        let wrong: Vec<_> =
+            shots(&world).into_iter().filter(|(by, target)| by == minority || target != minority).collect();
+        assert!(wrong.is_empty() && !shots(&world).is_empty(), "{}\n{wrong:?}", tail(&world));
+        let begun = world.trace.iter().filter(|line| line.text.starts_with("fencing ")).collect::<Vec<_>>();
+        assert!(begun.iter().all(|line| line.host.as_ref().is_some_and(|host| host.as_str() != minority)), "{begun:?}");
+        world.power_on(&host(minority));
+        cut_off(&mut world, minority, false);
+        must(&mut world, 90, "it is admitted again", |world| !lost(world, minority));
+        pass(&mut world, 30);
+        assert!(world.hosts.values().all(SimHost::is_powered), "{}", tail(&world));
+        assert!(count(&world, "FenceTaskOver") > 0, "{}", tail(&world));
+    }
+}
+
 fn local() -> Person {
     Person { name: "root".into(), key: PersonKey::Local(0) }
 }
@@ -180,7 +201,7 @@ fn fence(act: FenceAct) -> Request {
 }
 
 fn vouch() -> Request {
-    fence(FenceAct::Override { at_once: false })
+    fence(FenceAct::Override { at_once: false, span_ms: Some(60_000) })
 }
 
 fn approve(index: LogIndex) -> Request {
@@ -252,12 +273,70 @@ fn an_override_is_refused_while_a_fence_device_reads_on() {
 }
 
 #[test]
+fn where_two_people_are_needed_one_is_not_enough_however_often_they_ask() {
+    let mut world = unproven(12, &two_people());
+    refused(&ask(&mut world, local(), vouch()), "local-cannot-pair");
+    let asked = ask(&mut world, person("ann", 1), vouch());
+    let Answer::Waits { index, .. } = asked else { panic!("{asked:?}") };
+    refused(&ask(&mut world, person("bob", 1), approve(index)), "same-person");
+    refused(&ask(&mut world, local(), approve(index)), "local-cannot-pair");
+    pass(&mut world, 10);
+    assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
+    let agreed = ask(&mut world, person("bob", 2), approve(index));
+    assert!(matches!(agreed, Answer::Done { .. }), "{agreed:?}");
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    // What both were shown is in the audit chain.
+    assert!(count(&world, "override of host tk-1: about tk-1@1;") > 0, "{}", tail(&world));
+    assert!(count(&world, "agrees with Override") > 0, "{}", tail(&world));
+    refused(&ask(&mut world, person("ann", 1), vouch()), "nothing-missing");
+}
+
+#[test]
 fn an_override_waits_only_so_long_for_a_second_person() {
     let mut world = unproven(13, &two_people());
     let asked = ask(&mut world, person("ann", 1), vouch());
     let Answer::Waits { index, .. } = asked else { panic!("{asked:?}") };
-    pass(&mut world, 620);
+    pass(&mut world, 70);
     refused(&ask(&mut world, person("bob", 2), approve(index)), "subject-unknown");
+    assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
+}
+
+#[test]
+fn an_override_ends_with_the_incarnation_that_it_names_and_can_not_be_replayed() {
+    let spec = SPEC.replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"5s\"\n");
+    let mut world = unproven(14, &spec);
+    let vouched = ask(&mut world, local(), vouch());
+    assert!(matches!(vouched, Answer::Done { .. }), "{vouched:?}");
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    world.power_on(&host("tk-1"));
+    must(&mut world, 60, "tk-1 is admitted again", |world| !lost(world, "tk-1"));
+    must(&mut world, 90, "erp is protected again", is_protected);
+    let engine = |world: &World| {
+        world.hosts[&host("ng-1")].engine().is_some_and(|engine| engine.ledger().open_plan(&erp()).is_none())
+    };
+    must(&mut world, 90, "no plan is under way", engine);
+    let moved = crate::engine::Move {
+        kind: quorum::ledger::PlanKind::Failback,
+        group: erp(),
+        to: None,
+        reason: "home".into(),
+        dry_run: false,
+    };
+    let moved = ask(&mut world, local(), Request::Move(moved));
+    assert!(matches!(moved, Answer::Done { .. }), "{moved:?}");
+    must(&mut world, 60, "erp is home", |world| runs_on(world, "tk-1"));
+    must(&mut world, 60, "erp is protected at home", is_protected);
+    world.power_off(&host("tk-1"));
+    must(&mut world, 60, "tk-1 is declared lost again", |world| lost(world, "tk-1"));
+    pass(&mut world, 20);
+    assert!(!runs_on(&world, "os-1"), "the old override was used again\n{}", tail(&world));
+    let of = Incarnation { host: host("tk-1"), he: HostEpoch::in_era(Era(1), 1) };
+    let by = Decision { by: local(), reason: "again".into(), shown: String::new() };
+    let (contrary, span) = (Vec::new(), Duration::from_secs(60));
+    let again = Override { claim: Claim::Inert(vec![of]), contrary, at_once: true, span, by };
+    let answer = ask(&mut world, local(), Request::Command(Box::new(Command::Override(again))));
+    assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
+    pass(&mut world, 5);
     assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
 }
 
@@ -294,4 +373,47 @@ fn the_next_executor_is_asked_when_one_dies_and_a_restarted_one_does_not_go_on()
     world.start_agent(&host("os-1"));
     must(&mut world, 120, "erp runs at osaka", |world| runs_on(world, "os-1"));
     assert!(shots(&world).iter().all(|(by, target)| by == "ng-1" && target == "tk-1"), "{}", tail(&world));
+}
+
+/// An executor took a task up, can't reach the device, and is then cut off itself; after its lease the device answers.
+fn cut_off_executor() -> World {
+    let mut world = settled(18, SPEC);
+    cut_management(&mut world);
+    pass(&mut world, 11);
+    cut_off(&mut world, "tk-1", true);
+    must(&mut world, 60, "somebody took the task up", |world| count(world, "FenceTaskStarted") > 0);
+    // No two of the three hear each other now: nobody is on a majority's side.
+    cut_off(&mut world, "os-1", true);
+    pass(&mut world, 12);
+    world.fences.cut.clear();
+    pass(&mut world, 15);
+    world
+}
+
+#[test]
+fn an_executor_that_is_cut_off_itself_calls_no_device_any_more() {
+    let world = cut_off_executor();
+    assert!(shots(&world).is_empty() && world.hosts[&host("tk-1")].is_powered(), "{}", tail(&world));
+}
+
+/// The stories above see it when a guard is gone.
+#[cfg(feature = "mutants")]
+mod guards_are_watched {
+    use super::*;
+    use quorum::mutants::plant;
+
+    #[test]
+    fn an_executor_that_does_not_ask_for_its_lease_shoots_from_a_minority() {
+        let _planted = plant("fence.without_lease");
+        assert!(!shots(&cut_off_executor()).is_empty());
+    }
+
+    #[test]
+    fn an_override_that_asks_for_no_signs_declares_a_live_host_lost() {
+        let _planted = plant("fence.signs_ignored");
+        let mut world = settled(10, SPEC);
+        let answer = ask(&mut world, local(), vouch());
+        assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+        assert!(lost(&world, "tk-1"));
+    }
 }

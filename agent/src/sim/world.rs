@@ -503,6 +503,7 @@ impl World {
                 self.kill_agent(name);
             }
             Effect::Fence(order) => self.fence(name, process, &order),
+            Effect::OutwaitFence { task, .. } => self.end_fencing(name, process, (task, String::new())),
             Effect::CancelFence { task, because, .. } => self.end_fencing(name, process, (task, because)),
             Effect::FenceReadmitted { .. } => {}
             Effect::Spec(spec) => self.fence_spec(name, process, &spec),

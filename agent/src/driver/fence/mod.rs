@@ -95,6 +95,15 @@ impl FenceDriver {
         });
     }
 
+    /// Waits until nothing that an earlier process of this agent began about `target` can reach a device any more.
+    pub fn outwait(&self, task: TaskId, (target, stamp): (HostName, Stamp)) {
+        let (handle, inbox) = (self.handle.clone(), self.inbox.clone());
+        tokio::spawn(async move {
+            handle.quiet(&target, stamp).await;
+            let _gone = inbox.send(Incoming::Fenced(task, Fenced::Finished)).await;
+        });
+    }
+
     /// Ends everything about `target` up to `stamp`.
     pub fn end(&self, task: TaskId, (target, stamp): (HostName, Stamp), because: String) {
         self.permits().insert(task, Err(because.clone()));

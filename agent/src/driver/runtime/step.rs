@@ -195,6 +195,7 @@ impl Loop {
                     let permit = self.engine.fence_permit(TaskId(order.task));
                     self.fence.begin(*order, permit);
                 }
+                Effect::OutwaitFence { task, target, stamp } => self.fence.outwait(task, (target, stamp)),
                 Effect::CancelFence { task, target, stamp, because } => self.fence.end(task, (target, stamp), because),
                 Effect::FenceReadmitted { target, host_epoch } => self.fence.readmitted(target, host_epoch),
                 Effect::Answer { ticket, answer } => {

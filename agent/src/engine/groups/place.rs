@@ -55,10 +55,12 @@ impl Engine {
         let class = self.ledger.incarnation(&ticket.of).map(|of| of.class);
         let by_lease =
             spec.accept.contains(&EvidenceKind::SelfFenced) && matches!(class, Some(Class::A) | Some(Class::B));
-        let has_device = self.ledger.spec().hosts.get(&ticket.of.host).is_some_and(|host| !host.fencing.is_empty());
+        let accepts_devices = spec.accept.contains(&EvidenceKind::PoweredOff);
+        let levels = self.ledger.spec().hosts.get(&ticket.of.host).map(|host| host.fencing.len());
+        let has_device = accepts_devices && levels.is_some_and(|levels| levels > 0);
         if !by_lease && !has_device {
             return no(format!(
-                "automatic failover is impossible here: {} can't prove itself by its lease and has no fence device",
+                "automatic failover is impossible here: {} can't prove itself by its lease, and no fence device of it is accepted",
                 ticket.of.host
             ));
         }
