@@ -212,17 +212,8 @@ fn sleeping_tests(source: &Source) -> Vec<String> {
     vec![format!("{}: sleeps {found} times: wait for a condition with a limit", source.path)]
 }
 
-/// Known breaches that wait for their mending; nothing may be added here.
-const DEBT: [&str; 4] = [
-    "fencing/tests/executor.rs: sleeps",
-    "fencing/src/device/redfish/tls.rs:",
-    "fencing/src/findings.rs:",
-    "quorum/src/replica/tests/hostile.rs:",
-];
-
 fn holds(rule: fn(&Source) -> Vec<String>) {
-    let is_debt = |complaint: &String| DEBT.iter().any(|debt| complaint.starts_with(debt));
-    let complaints: Vec<String> = sources().iter().flat_map(rule).filter(|complaint| !is_debt(complaint)).collect();
+    let complaints: Vec<String> = sources().iter().flat_map(rule).collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 

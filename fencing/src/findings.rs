@@ -121,7 +121,7 @@ impl View<'_> {
         }
         for silence in correlate(&self.contacts()) {
             let (text, remedy) = (silence.to_string(), "check power and network of the place, not device by device");
-            all.push(attention("devices-silent-together", Weight::Error, &silence.domain.to_string(), text, remedy));
+            all.push(SILENT_TOGETHER.about(&silence.domain.to_string(), text, remedy));
         }
         all.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| (&a.subject, a.code).cmp(&(&b.subject, b.code))));
         all
@@ -166,31 +166,19 @@ impl View<'_> {
         let hopes: Vec<_> = levels.iter().map(|facts| foresee(&order, &fenced.target, facts)).collect();
         if !hopes.iter().any(Result::is_ok) {
             let text = "no level of devices can prove it harmless: only the lease or a person can".to_owned();
-            all.push(attention(
-                "host-without-proof",
-                Weight::Warning,
-                host,
-                text,
-                "add a level with a device that reads its power",
-            ));
+            all.push(WITHOUT_PROOF.about(host, text, "add a level with a device that reads its power"));
         }
         for (index, _) in hopes.iter().enumerate().filter(|(_, hope)| **hope == Err(NotEnough::Service)) {
             let text = format!("level {} excludes it from storage only: not enough alone", index + 1);
             let remedy = "add network isolation to the level, or move addresses by something that checks the epoch";
-            all.push(attention("storage-alone", Weight::Warning, host, text, remedy));
+            all.push(STORAGE_ALONE.about(host, text, remedy));
         }
         let evident: Vec<&DeviceFacts> =
             levels.into_iter().flatten().filter(|facts| facts.proves.is_evidence()).collect();
         let home = |facts: &&DeviceFacts| facts.place.site.is_some() && facts.place.site == fenced.target.place.site;
         if !evident.is_empty() && evident.iter().all(home) {
             let text = "all its devices stand at its own site and die with it: in a site loss only the lease or a person proves".to_owned();
-            all.push(attention(
-                "devices-die-with-site",
-                Weight::Info,
-                host,
-                text,
-                "give it a watchdog (class A) and the level \"self\"",
-            ));
+            all.push(DIE_WITH_SITE.about(host, text, "give it a watchdog (class A) and the level \"self\""));
         }
         for facts in evident {
             judge_shared(&fenced.target, facts, all);
@@ -201,17 +189,11 @@ impl View<'_> {
         let name = facts.name.as_str();
         if let Binding::Wired(by) = &facts.binding {
             let text = format!("it can't report whose machine it switches; attested by {by}");
-            all.push(attention(
-                "wiring-attested",
-                Weight::Info,
-                name,
-                text,
-                "test the wiring whenever cables are moved",
-            ));
+            all.push(WIRING_ATTESTED.about(name, text, "test the wiring whenever cables are moved"));
         }
         if facts.lab {
             let text = "a laboratory's stand-in: its evidence is accepted by a lab cluster only".to_owned();
-            all.push(attention("lab-device", Weight::Info, name, text, "use the real device in production"));
+            all.push(LAB_DEVICE.about(name, text, "use the real device in production"));
         }
         if !facts.proves.is_evidence() {
             return;
@@ -220,14 +202,14 @@ impl View<'_> {
         if let Some(trouble) = record.and_then(|record| record.trouble.as_ref()) {
             let failures = record.map_or(0, |record| record.failures_in_a_row);
             let text = format!("it {trouble} ({failures} failures in a row)");
-            all.push(attention("device-failing", Weight::Error, name, text, trouble.remedy()));
+            all.push(FAILING.about(name, text, trouble.remedy()));
         }
         let remedy = "run `antipode fence test`; look at the device if that fails";
         match self.age(&facts.name) {
-            None => all.push(attention("device-untested", Weight::Error, name, "it was never read".to_owned(), remedy)),
+            None => all.push(NEVER_READ.about(name, "it was never read".to_owned(), remedy)),
             Some(age) if age > self.stale_after => {
                 let text = format!("it was last read {} min ago", age.as_secs() / 60);
-                all.push(attention("device-untested", Weight::Warning, name, text, remedy));
+                all.push(READ_LONG_AGO.about(name, text, remedy));
             }
             Some(_) => {}
         }
@@ -243,10 +225,26 @@ fn judge_shared(target: &Target, facts: &DeviceFacts, all: &mut Vec<Attention>) 
         let text =
             format!("it shares {domain} with {}, which it has to fence: what takes that away takes both", target.host);
         let remedy = "feed or connect the device another way, or add a level that doesn't share it";
-        all.push(attention("device-shares-fate", Weight::Warning, facts.name.as_str(), text, remedy));
+        all.push(SHARES_FATE.about(facts.name.as_str(), text, remedy));
     }
 }
 
-fn attention(code: &'static str, weight: Weight, subject: &str, text: String, remedy: &str) -> Attention {
-    Attention { code, weight, subject: subject.to_owned(), text, remedy: remedy.to_owned() }
+/// A sort of finding: its stable word, and how much it matters.
+struct Sort(&'static str, Weight);
+
+const SILENT_TOGETHER: Sort = Sort("devices-silent-together", Weight::Error);
+const WITHOUT_PROOF: Sort = Sort("host-without-proof", Weight::Warning);
+const STORAGE_ALONE: Sort = Sort("storage-alone", Weight::Warning);
+const DIE_WITH_SITE: Sort = Sort("devices-die-with-site", Weight::Info);
+const WIRING_ATTESTED: Sort = Sort("wiring-attested", Weight::Info);
+const LAB_DEVICE: Sort = Sort("lab-device", Weight::Info);
+const FAILING: Sort = Sort("device-failing", Weight::Error);
+const NEVER_READ: Sort = Sort("device-untested", Weight::Error);
+const READ_LONG_AGO: Sort = Sort("device-untested", Weight::Warning);
+const SHARES_FATE: Sort = Sort("device-shares-fate", Weight::Warning);
+
+impl Sort {
+    fn about(self, subject: &str, text: String, remedy: &str) -> Attention {
+        Attention { code: self.0, weight: self.1, subject: subject.to_owned(), text, remedy: remedy.to_owned() }
+    }
 }

@@ -136,8 +136,9 @@ async fn to_the_end(mut reports: UnboundedReceiver<Report>) -> Verdict {
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
+        let mut look = tokio::time::interval(Duration::from_millis(10));
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            look.tick().await;
         }
     };
     timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));

@@ -107,6 +107,7 @@ struct PinVerifier {
 }
 
 impl ServerCertVerifier for PinVerifier {
+    // Five: the trait's signature.
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -21,7 +21,8 @@ fn cluster() -> (World, u64, u64) {
     (world, leader, 1 + leader % 3)
 }
 
-fn say(world: &mut World, from: u64, to: u64, term: Term, body: Body) -> Result<(), BadMessage> {
+/// What becomes of a message on its way `(from, to)`.
+fn say(world: &mut World, (from, to): (u64, u64), term: Term, body: Body) -> Result<(), BadMessage> {
     let message = Message { era: ERA, from: VoterId(from), to: VoterId(to), term, body };
     let result = world.replica(to).step(VoterId(from), message);
     world.pump(to);
@@ -39,13 +40,13 @@ fn a_heartbeat_that_commits_what_is_not_there_is_refused_as_a_forgotten_promise(
     let last = world.replica(follower).last_index();
     let beat = |commit| Body::Heartbeat { commit: LogIndex(commit), read: None };
     assert_eq!(
-        say(&mut world, leader, follower, term, beat(1_000_000_000)),
+        say(&mut world, (leader, follower), term, beat(1_000_000_000)),
         Err(BadMessage::Forgotten { commit: LogIndex(1_000_000_000), last })
     );
-    assert_eq!(say(&mut world, leader, follower, term, beat(u64::MAX)), Err(BadMessage::Absurd(u64::MAX)));
-    assert_eq!(say(&mut world, leader, follower, term, beat(last.0)), Ok(()));
+    assert_eq!(say(&mut world, (leader, follower), term, beat(u64::MAX)), Err(BadMessage::Absurd(u64::MAX)));
+    assert_eq!(say(&mut world, (leader, follower), term, beat(last.0)), Ok(()));
     // Of an older term it is only late.
-    assert_eq!(say(&mut world, leader, follower, Term(term.0 - 1), beat(1_000)), Ok(()));
+    assert_eq!(say(&mut world, (leader, follower), Term(term.0 - 1), beat(1_000)), Ok(()));
     world.heal_and_converge();
 }
 
@@ -56,12 +57,12 @@ fn an_answer_about_entries_that_the_leader_does_not_have_is_refused() {
     let last = world.replica(leader).last_index();
     let index = LogIndex(last.0 + 1);
     let accepted = Body::AppendAccepted { last: index, commit: LogIndex(0) };
-    assert_eq!(say(&mut world, follower, leader, term, accepted), Err(BadMessage::BeyondLog { index, last }));
+    assert_eq!(say(&mut world, (follower, leader), term, accepted), Err(BadMessage::BeyondLog { index, last }));
     let hint = Position { index, term };
     let rejected = Body::AppendRejected { prev: last, hint, commit: LogIndex(0) };
-    assert_eq!(say(&mut world, follower, leader, term, rejected), Err(BadMessage::BeyondLog { index, last }));
+    assert_eq!(say(&mut world, (follower, leader), term, rejected), Err(BadMessage::BeyondLog { index, last }));
     let stranger = Body::AppendAccepted { last, commit: LogIndex(0) };
-    assert_eq!(say(&mut world, 9, leader, term, stranger), Err(BadMessage::UnknownPeer(VoterId(9))));
+    assert_eq!(say(&mut world, (9, leader), term, stranger), Err(BadMessage::UnknownPeer(VoterId(9))));
     world.heal_and_converge();
 }
 
@@ -95,7 +96,7 @@ fn entries_have_rising_terms_and_bounded_content() {
     let prev = Position { index: world.replica(follower).last_index(), term };
     let mut append = |prev, entries| {
         let body = Body::Append { prev, commit: LogIndex(0), entries };
-        say(&mut world, leader, follower, term, body)
+        say(&mut world, (leader, follower), term, body)
     };
     let later = Term(term.0 + 1);
     assert_eq!(append(prev, vec![entry(later.0, b"x")]), Err(BadMessage::EntryTerm(later)));
@@ -121,7 +122,7 @@ fn a_snapshot_must_fit_its_place_and_have_members() {
         let meta = SnapshotMeta { last, config: LogIndex(config), membership };
         Body::Snapshot(Snapshot { meta, data: Blob::from([0; 8].as_slice()) })
     };
-    let mut send = |body| say(&mut world, leader, follower, term, body);
+    let mut send = |body| say(&mut world, (leader, follower), term, body);
     let place = |last| Err(BadMessage::SnapshotPlace(last));
     let later = at(90, Term(term.0 + 1));
     assert_eq!(send(snapshot(later, 1, members(1..=3))), place(later));
@@ -145,20 +146,20 @@ fn only_the_leader_may_make_a_voter_take_over_or_answer_its_reads() {
     let term = world.replica(leader).term();
     let third = 6 - leader - follower;
     let stranger = Err(BadMessage::NotTheLeader(VoterId(third)));
-    assert_eq!(say(&mut world, third, follower, term, Body::TakeOver), stranger);
+    assert_eq!(say(&mut world, (third, follower), term, Body::TakeOver), stranger);
     assert_eq!(
-        say(&mut world, third, follower, Term(term.0 + 1), Body::TakeOver),
+        say(&mut world, (third, follower), Term(term.0 + 1), Body::TakeOver),
         Err(BadMessage::NotTheLeader(VoterId(third))),
         "a later term doesn't make a leader"
     );
     let read = ReadContext { voter: VoterId(follower), incarnation: 1, count: 1 };
     let answer = Body::ReadIndexAnswer { read, index: LogIndex(1) };
-    assert_eq!(say(&mut world, third, follower, term, answer.clone()), stranger);
+    assert_eq!(say(&mut world, (third, follower), term, answer.clone()), stranger);
     let of_third = ReadContext { voter: VoterId(third), ..read };
     let foreign = Err(BadMessage::ForeignRead(VoterId(third)));
-    assert_eq!(say(&mut world, follower, leader, Term(0), Body::ReadIndex(of_third)), foreign);
+    assert_eq!(say(&mut world, (follower, leader), Term(0), Body::ReadIndex(of_third)), foreign);
     // Never asked for: taken from the leader, and not handed out.
-    assert_eq!(say(&mut world, leader, follower, term, answer), Ok(()));
+    assert_eq!(say(&mut world, (leader, follower), term, answer), Ok(()));
     world.run(TICK);
     assert!(world.process(follower).answered.is_empty());
 }
@@ -171,9 +172,9 @@ fn a_snapshot_on_its_way_in_keeps_its_voter_out_of_elections() {
     let meta = SnapshotMeta { last, config: LogIndex(1), membership: members(1..=3) };
     world.nodes.get_mut(&follower).unwrap().is_stalled = true;
     let body = Body::Snapshot(Snapshot { meta, data: Blob::from([0; 8].as_slice()) });
-    assert_eq!(say(&mut world, leader, follower, term, body), Ok(()));
+    assert_eq!(say(&mut world, (leader, follower), term, body), Ok(()));
     assert_eq!(world.replica(follower).pending_membership(), Some(LogIndex(1_000)));
-    assert_eq!(say(&mut world, leader, follower, term, Body::TakeOver), Err(BadMessage::NotNow));
+    assert_eq!(say(&mut world, (leader, follower), term, Body::TakeOver), Err(BadMessage::NotNow));
     for _ in 0..100 {
         world.replica(follower).tick();
     }
