@@ -125,6 +125,20 @@ fn an_unknown_key_is_never_pre_empted_and_its_reservation_is_left_alone() {
 }
 
 #[test]
+fn a_key_of_the_fenced_host_that_the_order_does_not_name_keeps_it_from_being_excluded() {
+    // One of its paths kept the registration of an older grant: over that one it writes on.
+    let mut lab = Lab::new();
+    lab.policy.drain = Duration::ZERO;
+    lab.unit().keys.insert(2, key(VICTIM, 3).raw());
+    lab.claim(&claim()).unwrap();
+    assert!(lab.unit().keys.values().any(|one| *one == key(VICTIM, 3).raw()), "it was pre-empted without a name");
+    assert!(lab.why(&claim()).contains("doesn't name"));
+    let named = VolumeClaim { own: key(US, 5), victims: [key(VICTIM, 3), key(VICTIM, 4)].into() };
+    lab.claim(&named).unwrap();
+    assert_eq!(lab.look(&named), Access::Excluded);
+}
+
+#[test]
 fn without_abort_a_plain_preempt_counts_only_after_the_drain_time() {
     let mut lab = Lab::new();
     lab.unit().can_abort = false;

@@ -32,6 +32,7 @@ claims! {
     storage_exclusion_with_network_isolation_is_enough
     storage_exclusion_with_an_epoch_checked_address_move_is_enough
     a_poison_pill_is_never_evidence
+    a_poison_pill_that_was_refused_is_sent_again
     a_state_between_on_and_off_is_not_off
     a_refused_login_is_not_tried_again
     an_overtaken_task_may_not_call_devices

@@ -119,6 +119,10 @@ impl Libvirt {
             lines.filter(|(key, _)| *key == name).map(|(_, value)| value.trim()).next()
         };
         let (Some(state), Some(uuid)) = (field("State"), field("UUID")) else {
+            // virsh goes on with its next command after one that failed, and ends with that one's code.
+            if finished.stderr.contains("error:") {
+                return Err(trouble(finished));
+            }
             let because = Mask::default().hide(&format!("no state and UUID in: {}", finished.stdout));
             return Err(Trouble::Garbled { because });
         };

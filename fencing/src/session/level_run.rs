@@ -65,6 +65,8 @@ impl LevelRun {
             self.end(end, notes);
             return None;
         }
+        // Without a device that could prove anything there is only the order itself to be taken: `failure` tells that.
+        self.evidence_devices().next()?;
         self.ask_for_confirmation();
         let proofs = self.complete_proofs()?;
         let facts: Vec<_> = self.devices.iter().map(|device| &device.facts).collect();
@@ -105,16 +107,19 @@ impl LevelRun {
         }
         if self.evidence_devices().next().is_none() {
             let done = |device: &DeviceRun| device.phase == Phase::Helped || device.has_failed().is_some();
-            return self.devices.iter().all(done).then_some(LevelEnd::Helped);
+            if self.devices.iter().all(done) {
+                return Some(LevelEnd::Helped);
+            }
         }
         let late = self.gives_up.is_some_and(|at| at <= now);
         (late && !self.is_confirming()).then_some(LevelEnd::GaveUp)
     }
 
-    /// Every evidence device has shown the wanted state once: a level this far isn't given up.
+    /// Every evidence device (and there is one) has shown the wanted state once: a level this far isn't given up.
     fn is_confirming(&self) -> bool {
         let seen = |device: &DeviceRun| matches!(device.phase, Phase::Seen | Phase::Confirming | Phase::Proven(_));
-        self.evidence_devices().all(seen)
+        let mut devices = self.evidence_devices().peekable();
+        devices.peek().is_some() && devices.all(seen)
     }
 
     fn ask_for_confirmation(&mut self) {

@@ -1,8 +1,9 @@
 //! The session itself: routes answers to devices, starts levels, concludes.
 
-use super::device_run::DeviceRun;
+use super::device_run::{DeviceRun, Phase};
 use super::level_run::{LevelRun, State};
 use super::{Act, Answer, CallId, Effect, Input, Note};
+use crate::facts::Proves;
 use crate::moment::Moment;
 use crate::name::DeviceName;
 use crate::plan::Plan;
@@ -217,6 +218,18 @@ fn reason_of_device(level: usize, device: &DeviceRun) -> Reason {
         (Some(trouble), Some((text, remedy))) => (format!("{text}; then it {trouble}"), remedy),
         (Some(trouble), None) => (trouble.to_string(), trouble.remedy()),
         (None, Some((text, remedy))) => (text, remedy),
+        (None, None) if device.phase == Phase::Helped => {
+            let why = match device.facts.proves {
+                Proves::Nothing(why) => why,
+                Proves::Machine
+                | Proves::Feeds(_)
+                | Proves::Hypervisor(_)
+                | Proves::Storage(_)
+                | Proves::Network
+                | Proves::Elsewhere(_) => "it gives no evidence",
+            };
+            (format!("took the order: {why}"), "wait for another level's evidence: this one only hastens the end")
+        }
         (None, None) if device.asked => {
             ("gave no reading in the time it had".to_owned(), "allow more time, or check the device")
         }

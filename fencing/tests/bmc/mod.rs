@@ -24,6 +24,8 @@ pub enum Effect {
     None,
     /// Off at once, and on again this much later.
     ComesBack(Duration),
+    /// Off and on in turn, once between any two readings that arrive.
+    Flips,
 }
 
 /// What an off is answered.
@@ -130,6 +132,8 @@ struct State {
     etag: u32,
     told: bool,
     refused: bool,
+    /// The answer that is being made won't arrive.
+    lost: bool,
     log: Log,
 }
 
@@ -160,6 +164,7 @@ impl Bmc {
             etag: 1,
             told: false,
             refused: false,
+            lost: false,
             log: Log::default(),
         })))
     }
@@ -257,6 +262,7 @@ impl State {
         let failure = self.manners.failures.iter().find(|(at, _)| *at == number).map(|(_, failure)| *failure);
         let falls = self.manners.falls.filter(|(from, _)| number >= *from).map(|(_, failure)| failure);
         let failure = falls.or(failure);
+        self.lost = failure.is_some();
         match failure {
             // What can't be answered isn't done either: these fail before they are understood.
             Some(Failure::Status(status)) => (failure, answer(status, &json!({ "error": { "message": "busy" } }), "")),
@@ -271,9 +277,13 @@ impl State {
 
     fn respond(&mut self, line: &str, headers: &str, body: &Value) -> Vec<u8> {
         let refused = answer(401, &json!({ "error": { "message": format!("bad login {PASSWORD}") } }), "");
+        if line.starts_with("GET /redfish/v1/ ") {
+            return answer(200, &self.root(), "");
+        }
         if line.starts_with("POST /redfish/v1/SessionService/Sessions ") {
             if !self.manners.sessions {
-                return answer(404, &json!({}), "");
+                self.refused = true;
+                return refused; // as services do that want a login for whatever they don't have
             }
             return if self.login(body["Password"] == PASSWORD) {
                 self.token_uses = 0;
@@ -297,6 +307,14 @@ impl State {
             return self.describe();
         }
         answer(404, &json!({}), "")
+    }
+
+    fn root(&self) -> Value {
+        let mut root = json!({ "RedfishVersion": "1.5.0", "Systems": { "@odata.id": "/redfish/v1/Systems" } });
+        if self.manners.sessions {
+            root["Links"] = json!({ "Sessions": { "@odata.id": "/redfish/v1/SessionService/Sessions" } });
+        }
+        root
     }
 
     fn login(&mut self, right: bool) -> bool {
@@ -326,6 +344,7 @@ impl State {
                 self.set(Duration::ZERO, false);
                 self.set(after, true);
             }
+            Effect::Flips => {}
         }
         match self.manners.off_answer {
             OffAnswer::ConflictWhenOff if !was_on => answer(409, &json!({ "error": { "message": "already off" } }), ""),
@@ -336,6 +355,10 @@ impl State {
 
     fn describe(&mut self) -> Vec<u8> {
         let other = self.at_other_machine();
+        if self.told && !self.lost && self.manners.effect == Effect::Flips {
+            let on = self.is_on();
+            self.set(Duration::ZERO, !on);
+        }
         // The other machine is off, and says so truly.
         let was_on = self.is_on();
         let shown_on = was_on && !other;

@@ -145,6 +145,15 @@ pub fn a_poison_pill_is_never_evidence() {
     assert_eq!(run.logs[&doubles[0].facts.name].offs.len(), 1, "it must have been written");
 }
 
+pub fn a_poison_pill_that_was_refused_is_sent_again() {
+    let mut pill = double("sbd", Proves::Nothing("a poison pill only asks the host to die"), Quirk::RefusesWhenOff);
+    pill.off = true;
+    let doubles = vec![pill];
+    let run = run(plan(target(&[]), &order(10_000), &doubles, &[&[0]]), &doubles);
+    assert_eq!(unproven(&run).ended, Ended::Deadline);
+    assert!(run.logs[&doubles[0].facts.name].offs.len() > 2, "it was given up after one attempt");
+}
+
 pub fn a_state_between_on_and_off_is_not_off() {
     let (_, run) = one(Quirk::StaysBetween);
     assert!(unproven(&run).reasons[0].text.contains("powering off"));

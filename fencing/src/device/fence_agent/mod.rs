@@ -201,6 +201,8 @@ impl Device for FenceAgent {
 
     fn off<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<(), Trouble>> {
         Box::pin(async {
+            // An attested device is told before it is ever read: an option that the agent doesn't know could name another plug.
+            self.validate(call).await?;
             let (finished, mask) = self.ask("off", call).await?;
             if finished.code == Some(0) {
                 return Ok(());

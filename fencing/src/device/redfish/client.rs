@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 /// How to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Login {
-    /// By session where the service has them, else with every request.
+    /// By session where the service's root names them, else with every request.
     Auto,
     /// By session only.
     Session,
@@ -63,15 +63,18 @@ pub struct Client {
     connection: Option<Connection>,
     token: Option<Secret>,
     basic: bool,
+    /// It is still to be seen whether the service has sessions.
+    unseen: bool,
 }
 
+const ROOT: &str = "/redfish/v1/";
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
 impl Client {
     /// A client that has no connection yet.
     pub fn new(connect: Box<dyn Connect>, host: String, account: Account) -> Self {
-        let basic = account.login == Login::Basic;
-        Self { connect, host, account, connection: None, token: None, basic }
+        let (basic, unseen) = (account.login == Login::Basic, account.login == Login::Auto);
+        Self { connect, host, account, connection: None, token: None, basic, unseen }
     }
 
     /// Makes sure that there is a connection and a login: what is slow, before what is irreversible.
@@ -79,10 +82,36 @@ impl Client {
     /// # Errors
     /// [`Trouble`].
     pub async fn prepare(&mut self) -> Result<(), Trouble> {
+        self.reconnect().await?;
+        if self.unseen {
+            self.look_for_sessions().await?;
+        }
+        if self.token.is_none() && !self.basic { self.open_session().await } else { Ok(()) }
+    }
+
+    async fn reconnect(&mut self) -> Result<(), Trouble> {
         if !self.connection.as_ref().is_some_and(Connection::is_open) {
             self.connection = Some(Connection::open(&*self.connect).await?);
         }
-        if self.token.is_none() && !self.basic { self.open_session().await } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Reads the service's root, which is open to everybody, so that no password is tried on a service without
+    /// sessions: such a one answers 401 to everything, and that would look like a refused login.
+    async fn look_for_sessions(&mut self) -> Result<(), Trouble> {
+        let answer = match self.send(&Ask::get(ROOT)).await {
+            Ok(answer) => answer,
+            Err(Lost::Unsent) => {
+                return Err(Trouble::BrokeOff { because: "it closed the connection at once".to_owned() });
+            }
+            Err(Lost::Trouble(trouble)) => return Err(trouble),
+        };
+        let root = answer.body.filter(|body| answer.status.is_success() && body.get("RedfishVersion").is_some());
+        if let Some(root) = root {
+            self.basic = root.get("SessionService").is_none() && root.pointer("/Links/Sessions").is_none();
+            self.unseen = false;
+        }
+        self.reconnect().await
     }
 
     /// Asks for something that may be asked twice, and gives the body of a good answer.
@@ -166,10 +195,7 @@ impl Client {
             (Some(token), _) if answer.status.is_success() => {
                 self.token = Some(token);
                 // Some services close the connection after a login.
-                if !self.connection.as_ref().is_some_and(Connection::is_open) {
-                    self.connection = Some(Connection::open(&*self.connect).await?);
-                }
-                Ok(())
+                self.reconnect().await
             }
             (None, Login::Auto) if no_sessions => {
                 self.basic = true;

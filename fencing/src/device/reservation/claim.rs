@@ -116,6 +116,11 @@ impl Volume {
             if let Some(victim) = claim.victims.iter().find(|victim| keys.contains(victim)) {
                 victims_absent = false;
                 possible = Some(format!("{victim} is registered"));
+            } else if let Some(other) = keys.iter().find(|key| is_of_a_victim(**key, claim)) {
+                // Never pre-empted, since the ledger doesn't name it; but the host can still write under it.
+                victims_absent = false;
+                possible =
+                    Some(format!("{other} is registered: the fenced host's, of an epoch that the order doesn't name"));
             } else if memory.registered == Some(claim.own) && !keys.contains(&claim.own) {
                 possible = Some(format!("our registration {} was lost; it isn't renewed", claim.own));
             } else if !keys.contains(&claim.own) {
@@ -241,6 +246,12 @@ impl Volume {
             None => scsi::order(&mut **path, Order::Reserve(own, sort)).map_err(on(name, "reserving")),
         }
     }
+}
+
+/// Whether `key` belongs to the host of a victim, under whatever epoch.
+fn is_of_a_victim(key: ReservationKey, claim: &VolumeClaim) -> bool {
+    let same_host = |victim: &ReservationKey| victim.cluster() == key.cluster() && victim.host() == key.host();
+    key != claim.own && claim.victims.iter().any(same_host)
 }
 
 /// Whether `key` is of this cluster, not a victim, and of a larger epoch than ours.
