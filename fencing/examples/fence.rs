@@ -5,6 +5,7 @@
 //! cargo run -p fencing --example fence -- test FILE               read every device; switches nothing
 //! cargo run -p fencing --example fence -- dry FILE HOST           what would be done to HOST
 //! cargo run -p fencing --example fence -- run FILE HOST [ORDER]   do it; ORDER is a FenceOrder as JSON (claims, epoch)
+//! cargo run -p fencing --example fence -- serve FILE              read every device, then do each ORDER on standard input
 //! cargo run -p fencing --example fence -- metadata AGENT          what a ClusterLabs agent says of itself
 //! ```
 //! FILE holds `[[host]]` and `[[device]]` tables (see fencing/docs/). Exit code 0: good, or proven; 1: not; 2: usage.
@@ -33,9 +34,10 @@ async fn main() -> ExitCode {
         ["dry", file, host] => dry(file, host).await,
         ["run", file, host] => run(file, host, None).await,
         ["run", file, host, order] => run(file, host, Some(order)).await,
+        ["serve", file] => serve(file).await,
         ["metadata", agent] => metadata(agent).await,
         _ => {
-            eprintln!("usage: fence check FILE | test FILE | dry FILE HOST | run FILE HOST [ORDER] | metadata AGENT");
+            eprintln!("usage: fence check|test|serve FILE | dry FILE HOST | run FILE HOST [ORDER] | metadata AGENT");
             return ExitCode::from(2);
         }
     };
@@ -120,7 +122,23 @@ async fn dry(file: &str, host: &str) -> Result<bool, Failure> {
 
 async fn run(file: &str, host: &str, order: Option<&str>) -> Result<bool, Failure> {
     let (_home, handle) = start(file)?;
-    let mut reports = handle.run(order_for(host, order)?, Arc::new(|_| Ok(()))).await?;
+    carry_out(&handle, order_for(host, order)?).await
+}
+
+/// Like an agent: the executor stays, and its devices have been read before the first order comes.
+async fn serve(file: &str) -> Result<bool, Failure> {
+    let (_home, handle) = start(file)?;
+    handle.probe_all().await;
+    println!("ready");
+    let mut proven = true;
+    for line in std::io::stdin().lines() {
+        proven &= carry_out(&handle, serde_json::from_str(&line?)?).await?;
+    }
+    Ok(proven)
+}
+
+async fn carry_out(handle: &Handle, order: FenceOrder) -> Result<bool, Failure> {
+    let mut reports = handle.run(order, Arc::new(|_| Ok(()))).await?;
     let mut proven = false;
     while let Some(report) = reports.recv().await {
         println!("{}", serde_json::to_string(&report)?);

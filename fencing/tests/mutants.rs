@@ -45,3 +45,13 @@ fn every_fault_that_can_be_planted_is_listed() {
     let listed: Vec<&str> = CAUGHT_BY.iter().map(|(fault, _, _)| *fault).collect();
     assert_eq!(known, listed);
 }
+
+#[test]
+fn the_documentation_tells_each_fault_with_the_claim_that_catches_it() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/README.md")).unwrap();
+    for (fault, claim, _) in CAUGHT_BY {
+        let told =
+            page.lines().any(|line| line.contains(&format!("| `{fault}`:")) && line.contains(&format!("`{claim}`")));
+        assert!(told, "docs/README.md doesn't tell that {claim} catches {fault}");
+    }
+}
