@@ -57,7 +57,7 @@ def module_files(version, wanted=MODULES, under=""):
     return order
 
 
-def _cpio(entries):
+def cpio(entries):
     """An uncompressed newc archive of (name, mode, content)."""
     out = bytearray()
     for inode, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], start=1):
@@ -103,7 +103,7 @@ def initramfs(folder):
         entries += [(f"modules/{os.path.basename(m)}", 0o100644, _read(m)) for m in modules]
         part = f"{image}.{os.getpid()}"
         with open(part, "wb") as f:
-            f.write(_cpio(entries))
+            f.write(cpio(entries))
         os.replace(part, image)
     return vmlinuz, image
 

@@ -1,0 +1,1 @@
+"""Fencing against real, independent components: BMC simulators, fence agents, a hypervisor, arrays, sbd."""
