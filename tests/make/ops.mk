@@ -4,7 +4,7 @@ RELEASE := $(TARGET_DIR)/$(HOST_TRIPLE)/release/antipode
 PREFIX ?= /usr
 DESTDIR ?=
 
-.PHONY: release install check-D10 check-install bench bench-wan bench-live bench-idle
+.PHONY: release install check-D10 check-install bench bench-wan bench-live bench-idle bench-thousand
 release: setup ## the static release binary
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release -p antipode --bin antipode --target $(HOST_TRIPLE)
 	@ls -l $(RELEASE)
@@ -32,4 +32,7 @@ bench-live: build ## declared, fenced, granted, admitted: round trips of 40, 10 
 bench-idle: build ## what an idle host agent, voter and keeper cost
 	$(PYTHON) -m bench.idle
 
-bench: bench-wan bench-live bench-idle ## figures with their spread, beside the machine's load
+bench-thousand: ## what a thousand hosts cost one voter, also after reconnect storms; SPAN=1800 for half an hour
+	cargo bench --locked -p antipode --bench thousand -- --seconds $(or $(SPAN),60)
+
+bench: bench-wan bench-live bench-idle bench-thousand ## figures with their spread, beside the machine's load

@@ -11,9 +11,14 @@ use quorum::timing::{Measured, Timing};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The time spans that follow from the spec's two measured figures.
+/// The time spans that follow from the spec's two measured figures and its beat. Lease requests ride on beats, so
+/// leases are renewed no more often than there are beats.
 pub fn timing_of(spec: &ClusterSpec) -> Timing {
-    Timing::derive(Measured::new(spec.cluster.watchdog_worst, spec.cluster.round_trip_max))
+    let mut timing = Timing::derive(Measured::new(spec.cluster.watchdog_worst, spec.cluster.round_trip_max));
+    timing.beat = spec.cluster.beat;
+    timing.renewal = timing.renewal.max(timing.beat);
+    timing.fit();
+    timing
 }
 
 /// The part of the spec that `apply` checks its rules against.

@@ -35,7 +35,12 @@ pub struct ClusterConfig {
     pub approvals: u32,
     /// A sign of life younger than this refuses an override.
     pub contrary_fresh: Duration,
+    /// Δ, how often every host beats: 20 ms to 5 s. Slower beats cost less and detect later (`T_D` follows).
+    pub beat: Duration,
 }
+
+/// What Δ may be.
+const BEATS: std::ops::RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(5);
 
 /// A site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +202,7 @@ impl ClusterConfig {
             round_trip_max: Duration::from_millis(80),
             approvals: 1,
             contrary_fresh: Duration::from_secs(60),
+            beat: Duration::from_millis(50),
         }
     }
 }
@@ -205,8 +211,17 @@ fn read_cluster(table: &Reader<'_>) -> Option<ClusterConfig> {
     let words = [("auto", DeclarePolicy::Auto), ("eager", DeclarePolicy::Eager), ("lazy", DeclarePolicy::Lazy)];
     let default = ClusterConfig::nameless();
     let name = table.required("name");
+    let beat = table.span("beat").unwrap_or(default.beat);
+    if !BEATS.contains(&beat) {
+        table.problem(
+            "beat",
+            format!("is {beat:?}"),
+            "choose between 20ms and 5s; 50ms suits up to some hundred hosts",
+        );
+    }
     Some(ClusterConfig {
         name: name?,
+        beat,
         lab: table.flag("lab").unwrap_or(false),
         declare: table.word("declare", &words).unwrap_or(default.declare),
         watchdog_worst: table.span("watchdog_worst").unwrap_or(default.watchdog_worst),
@@ -292,6 +307,17 @@ hosts = ["os-1"]
         let tokyo = &group.places[&SiteName::new("tokyo").expect("a name")];
         assert_eq!(tokyo.params["memory"].as_str(), Some("96MiB"));
         assert_eq!(group.hold_off, Duration::ZERO);
+    }
+
+    #[test]
+    fn slower_beats_detect_later_and_their_span_is_checked() {
+        let text = GOOD.replace("declare = \"eager\"", "beat = \"1s\"");
+        let spec = ClusterSpec::parse("spec.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        let timing = super::super::timing_of(&spec);
+        assert_eq!((timing.beat, timing.renewal), (Duration::from_secs(1), Duration::from_secs(1)));
+        assert!(timing.detection >= Duration::from_secs(6) && timing.check().is_empty(), "{timing:?}");
+        let problems = ClusterSpec::parse("spec.toml", &text.replace("1s", "6s")).expect_err("too slow");
+        assert!(problems.to_string().contains("beat"), "{problems}");
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub(super) fn peers(config: &AgentConfig, spec: Option<&ClusterSpec>) -> Vec<Pee
             continue;
         }
         let votes = config.peers.iter().any(|seed| seed.host == host.name && seed.voter.is_some());
+        // Hosts without a vote talk to voters only: what a cluster costs grows with hosts times voters.
+        if config.voter.is_none() && !votes {
+            continue;
+        }
         let peer = Peer { host: host.name.clone(), addresses: host.addresses.clone(), dial: dial(config, votes) };
         peers.insert(host.name.clone(), peer);
     }

@@ -1,0 +1,200 @@
+//! The hosts: production engine and transport; only the keeper's page is made up, because there is one machine.
+
+use super::voter::ADDRESS;
+use antipode::driver::clock;
+use antipode::driver::transport::{
+    Channel, Dial, Limits, Path as Route, Peer, Transport, TransportConfig, TransportEvent, TransportHandle,
+};
+use antipode::engine::{self, Effect, Engine, Identity, Input, KeeperPage, Now, Setup};
+use antipode::heartbeat::{self, KeeperState};
+use antipode::pki::IdentityFiles;
+use quorum::id::{AgentInstance, BootId, ClusterName, HardwareId, HostName, KeeperInstance, SiteName};
+use quorum::ledger::{Class, WatchdogAttestation};
+use quorum::timing::{Measured, Timing};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// The one channel of messages between agents.
+const MESSAGES: Channel = Channel(1);
+/// Without a deadline an engine is woken this often.
+const WAKE_MAX: Duration = Duration::from_secs(1);
+/// Tells one life of a host from the next.
+static LIVES: AtomicU64 = AtomicU64::new(1);
+
+/// A host's name.
+pub fn name(n: usize) -> String {
+    format!("h{n:04}")
+}
+
+/// Half of them here, half there.
+pub fn site(n: usize) -> &'static str {
+    if n.is_multiple_of(2) { "a" } else { "b" }
+}
+
+/// Each has a loopback address of its own.
+pub fn address(n: usize) -> SocketAddr {
+    SocketAddr::from(([127, 1, u8::try_from(n / 250).unwrap_or(255), u8::try_from(n % 250 + 1).unwrap_or(1)], 17_600))
+}
+
+/// All hosts; dropped, their connections end without a word, as in a crash.
+pub struct Hosts {
+    tasks: Vec<JoinHandle<()>>,
+    leases: Vec<Arc<AtomicBool>>,
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        while !self.tasks.iter().all(JoinHandle::is_finished) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Hosts {
+    /// Starts them all at once.
+    pub fn start(folder: &Path, count: usize) -> Self {
+        let leases: Vec<Arc<AtomicBool>> = (0..count).map(|_| Arc::default()).collect();
+        let life = LIVES.fetch_add(1, Ordering::Relaxed);
+        let tasks = leases.iter().enumerate().map(|(n, lease)| {
+            let (files, lease) = (IdentityFiles::in_directory(&folder.join("tls").join(name(n))), Arc::clone(lease));
+            tokio::spawn(async move { Host::start((n, life), files, lease).run().await })
+        });
+        let tasks = tasks.collect();
+        Self { tasks, leases }
+    }
+
+    /// How many hold a lease now.
+    pub fn with_lease(&self) -> usize {
+        self.leases.iter().filter(|lease| lease.load(Ordering::Relaxed)).count()
+    }
+}
+
+struct Host {
+    engine: Engine,
+    transport: TransportHandle,
+    events: mpsc::Receiver<TransportEvent>,
+    page: KeeperPage,
+    lease: Arc<AtomicBool>,
+}
+
+fn now() -> Now {
+    Now { moment: clock::now(), wall_ms: 0 }
+}
+
+/// Sixteen bytes that are this host's, in this life if `life` isn't 0.
+fn stamp(n: usize, life: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&(n as u64 + 1).to_le_bytes());
+    bytes[8..].copy_from_slice(&life.to_le_bytes());
+    bytes
+}
+
+impl Host {
+    fn start((n, life): (usize, u64), identity: IdentityFiles, lease: Arc<AtomicBool>) -> Self {
+        let voter = HostName::new("voter").expect("a name");
+        let (events, incoming) = mpsc::channel(256);
+        let peer = Peer { host: voter.clone(), addresses: vec![ADDRESS.parse().expect("an address")], dial: Dial::Us };
+        let config = TransportConfig {
+            cluster: ClusterName::new("thousand").expect("a name"),
+            host: HostName::new(&name(n)).expect("a name"),
+            listen: vec![address(n)],
+            peers: vec![peer],
+            identity,
+            limits: Limits { socket_buffer_bytes: 65_536, ..Limits::default() },
+        };
+        let timing = Timing::derive(Measured::new(Duration::from_millis(1_100), Duration::from_millis(40)));
+        let identity = Identity {
+            host: config.host.clone(),
+            site: SiteName::new(site(n)).expect("a name"),
+            boot: BootId(stamp(n, 0)),
+            hardware: HardwareId(stamp(n, 0)),
+            agent: AgentInstance(stamp(n, life)),
+            voter: None,
+        };
+        let peers = [(voter, SiteName::new("w").expect("a name"))].into();
+        let transport = Transport::start(config, events).expect("a free port");
+        let engine = Engine::new(now(), Setup { identity, peers, timing: timing.clone(), voting: None });
+        let attested = WatchdogAttestation {
+            driver: "bench".to_owned(),
+            worst: timing.watchdog_worst,
+            fire_tests: 3,
+            conditions_hold: true,
+        };
+        let page = KeeperPage {
+            instance: KeeperInstance(stamp(n, 0)),
+            state: KeeperState::Idle,
+            host_epoch: None,
+            echoed: 0,
+            written: 0,
+            attested: None,
+            watchdog: Some(attested),
+            class: Class::A,
+            lab: true,
+            because: String::new(),
+        };
+        Self { engine, transport, events: incoming, page, lease }
+    }
+
+    async fn run(mut self) {
+        let page = self.page.clone();
+        self.step(Input::Keeper(page));
+        loop {
+            let at = now().moment;
+            let left = self.engine.deadline().map_or(WAKE_MAX, |due| {
+                Duration::from_nanos(due.boot_ns.saturating_sub(at.boot_ns).max(due.raw_ns.saturating_sub(at.raw_ns)))
+            });
+            let input = tokio::select! {
+                biased;
+                event = self.events.recv() => match event {
+                    Some(event) => translate(event),
+                    None => return,
+                },
+                () = tokio::time::sleep(left.min(WAKE_MAX)) => Some(Input::Wake),
+            };
+            if let Some(input) = input {
+                self.step(input);
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let to_voter = |host: &HostName| host.as_str() == "voter";
+        for effect in self.engine.step(now(), input) {
+            match effect {
+                Effect::Datagram { to, datagram } if to_voter(&to) => {
+                    let bytes = heartbeat::encode(&datagram).expect("a beat fits");
+                    let _not_up_yet = self.transport.send_datagram(&to, Route(0), bytes.into());
+                }
+                Effect::Message { to, message } if to_voter(&to) => {
+                    let bytes = engine::encode(&message).expect("a message fits");
+                    let _not_up_yet = self.transport.send_message(&to, MESSAGES, bytes.into());
+                }
+                // A record reaches the keeper only while the lease is good.
+                Effect::Keeper(_) => self.lease.store(true, Ordering::Relaxed),
+                Effect::Event(antipode::event::Event::LeaseLost { .. }) => self.lease.store(false, Ordering::Relaxed),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn translate(event: TransportEvent) -> Option<Input> {
+    match event {
+        TransportEvent::Datagram { from, path, bytes, received } => {
+            let datagram = Box::new(heartbeat::decode(&bytes).ok()?);
+            Some(Input::Datagram { from, path: path.0, datagram, received })
+        }
+        TransportEvent::Message { from, bytes, .. } => {
+            Some(Input::Message { from, message: Box::new(engine::decode(&bytes).ok()?) })
+        }
+        TransportEvent::PathUp { peer, .. } => Some(Input::Link { peer, up: true }),
+        TransportEvent::PathDown { peer, .. } => Some(Input::Link { peer, up: false }),
+        TransportEvent::Stream { .. } | TransportEvent::Refused { .. } => None,
+    }
+}
