@@ -22,12 +22,11 @@ fn main() {
     let span = Duration::from_secs(argument("--seconds", 60) as u64);
     let storms = argument("--storms", 1);
     // Each host has a socket; the voter's connections are within one.
-    let limit = rustix::process::Rlimit { current: Some(65_536), maximum: Some(65_536) };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("more open files");
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let limit = rustix::process::Rlimit { current: most, maximum: most };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("as many open files as allowed");
     let folder = tempfile::tempdir().expect("a scratch folder");
     let voter = Voter::start(folder.path(), count);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let _inside = runtime.enter();
     let mut hosts = Hosts::start(folder.path(), count);
     println!("{count} hosts, one voter, beats and lease requests at 1 Hz, {} s a measurement", span.as_secs());
     println!("{:<34}{:>14}{:>16}{:>8}", "voter", "% of a core", "MB resident", "leases");

@@ -16,8 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 /// The one channel of messages between agents.
 const MESSAGES: Channel = Channel(1);
@@ -43,15 +43,15 @@ pub fn address(n: usize) -> SocketAddr {
 
 /// All hosts; dropped, their connections end without a word, as in a crash.
 pub struct Hosts {
-    tasks: Vec<JoinHandle<()>>,
+    /// Taken on drop: everything that runs in it stops where it stands.
+    runtime: Option<Runtime>,
     leases: Vec<Arc<AtomicBool>>,
 }
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-        while !self.tasks.iter().all(JoinHandle::is_finished) {
-            std::thread::yield_now();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(10));
         }
     }
 }
@@ -61,12 +61,12 @@ impl Hosts {
     pub fn start(folder: &Path, count: usize) -> Self {
         let leases: Vec<Arc<AtomicBool>> = (0..count).map(|_| Arc::default()).collect();
         let life = LIVES.fetch_add(1, Ordering::Relaxed);
-        let tasks = leases.iter().enumerate().map(|(n, lease)| {
+        let runtime = Runtime::new().expect("a runtime");
+        for (n, lease) in leases.iter().enumerate() {
             let (files, lease) = (IdentityFiles::in_directory(&folder.join("tls").join(name(n))), Arc::clone(lease));
-            tokio::spawn(async move { Host::start((n, life), files, lease).run().await })
-        });
-        let tasks = tasks.collect();
-        Self { tasks, leases }
+            runtime.spawn(async move { Host::start((n, life), files, lease).run().await });
+        }
+        Self { runtime: Some(runtime), leases }
     }
 
     /// How many hold a lease now.
@@ -149,13 +149,10 @@ impl Host {
             let left = self.engine.deadline().map_or(WAKE_MAX, |due| {
                 Duration::from_nanos(due.boot_ns.saturating_sub(at.boot_ns).max(due.raw_ns.saturating_sub(at.raw_ns)))
             });
-            let input = tokio::select! {
-                biased;
-                event = self.events.recv() => match event {
-                    Some(event) => translate(event),
-                    None => return,
-                },
-                () = tokio::time::sleep(left.min(WAKE_MAX)) => Some(Input::Wake),
+            let input = match tokio::time::timeout(left.min(WAKE_MAX), self.events.recv()).await {
+                Ok(Some(event)) => translate(event),
+                Ok(None) => return,
+                Err(_elapsed) => Some(Input::Wake),
             };
             if let Some(input) = input {
                 self.step(input);
