@@ -6,12 +6,14 @@ use super::effect::Effect;
 use super::input::Presence;
 use super::leader::Challenging;
 use super::message::{Challenge, Message};
+use crate::detector::Judgement;
 use crate::event::Event;
 use crate::heartbeat::{Hello, KeeperState};
 use quorum::id::{GroupName, HostName};
 use quorum::ledger::{
     Command, Evidence, HostAdmitted, Incarnation, IncarnationState, Observation, Refusal, RetiredBecause,
 };
+use quorum::mutants;
 use std::time::Duration;
 
 /// A challenge that isn't answered is drawn anew after this.
@@ -24,7 +26,12 @@ impl Engine {
     pub(super) fn admit_hosts(&mut self) {
         let now = self.now.moment;
         let fresh = |at| now.held_since(at) < HELLO_FRESH;
-        let heard = self.heard.iter().filter(|(_, last)| fresh(last.at));
+        // What a host said just before it fell silent is fresh for a while longer than it takes to declare it lost.
+        let is_silent = |host| {
+            matches!(self.detector.judgement(host), Some(Judgement::Suspect { .. }))
+                && !mutants::on("admit.silent_host_speaks")
+        };
+        let heard = self.heard.iter().filter(|(host, last)| fresh(last.at) && !is_silent(host));
         let mut hellos: Vec<(HostName, Hello)> =
             heard.map(|(host, last)| (host.clone(), last.beat.hello.clone())).collect();
         hellos.push((self.me.host.clone(), self.hello()));

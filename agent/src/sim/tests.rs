@@ -51,15 +51,17 @@ fn erp() -> GroupName {
     GroupName::new("erp").expect("a name")
 }
 
-fn world(seed: u64) -> World {
+fn world(seed: u64, more: &[&str]) -> World {
     let site = |name: &str| SiteName::new(name).expect("a name");
+    let mut hosts = vec![
+        (host("tk-1"), site("tokyo"), Some(VoterId(1)), false),
+        (host("os-1"), site("osaka"), Some(VoterId(2)), false),
+        (host("ng-1"), site("nagoya"), Some(VoterId(3)), true),
+    ];
+    hosts.extend(more.iter().map(|name| (host(name), site("tokyo"), None, false)));
     World::new(&WorldSpec {
         seed,
-        hosts: vec![
-            (host("tk-1"), site("tokyo"), Some(VoterId(1)), false),
-            (host("os-1"), site("osaka"), Some(VoterId(2)), false),
-            (host("ng-1"), site("nagoya"), Some(VoterId(3)), true),
-        ],
+        hosts,
         groups: vec![(erp(), vec![host("tk-1"), host("os-1")])],
         watchdog_worst: Duration::from_millis(1_100),
         round_trip_max: Duration::from_millis(40),
@@ -94,13 +96,21 @@ fn is_protected(world: &World) -> bool {
 }
 
 fn settled(seed: u64) -> World {
-    let mut world = world(seed);
-    for name in ["tk-1", "os-1", "ng-1"] {
+    settled_with(seed, &[])
+}
+
+/// With more hosts at tokyo, which have no vote.
+fn settled_with(seed: u64, more: &[&str]) -> World {
+    let mut world = world(seed, more);
+    for name in ["tk-1", "os-1", "ng-1"].iter().chain(more) {
         world.power_on(&host(name));
     }
     world.run_for(Duration::from_secs(3)).expect("no violation");
-    let ticket =
-        world.ask(&host("ng-1"), Request::Apply { source: SPEC.into(), dry_run: false, reason: "test".into() });
+    let source = more.iter().fold(SPEC.to_owned(), |spec, name| {
+        let line = format!("[[host]]\nname = \"{name}\"\nsite = \"tokyo\"\n[[group]]");
+        spec.replacen("[[group]]", &line, 1)
+    });
+    let ticket = world.ask(&host("ng-1"), Request::Apply { source, dry_run: false, reason: "test".into() });
     must(&mut world, 10, "the spec is applied", |world| world.answers.contains_key(&ticket));
     assert!(matches!(world.answers[&ticket], Answer::Done { .. }), "{:?}", world.answers[&ticket]);
     let leads = |world: &World| world.hosts[&host("ng-1")].engine().is_some_and(crate::engine::Engine::is_leader);
@@ -256,6 +266,67 @@ fn a_new_owner_that_is_lost_before_its_first_mirror_is_waited_for() {
     world.power_on(&host("os-1"));
     must(&mut world, 90, "erp runs again", |world| runs_on(world, "os-1"));
     must(&mut world, 90, "erp is protected again", is_protected);
+}
+
+/// A host without a vote is lost for a while and comes back: its host epoch a while after.
+fn host_epoch_on_return(seed: u64) -> (String, World) {
+    let mut world = settled_with(seed, &["tk-2"]);
+    world.power_off(&host("tk-2"));
+    must(&mut world, 20, "tk-2 is lost", |world| lost(world) > 0);
+    world.run_for(Duration::from_secs(3)).expect("no violation");
+    world.power_on(&host("tk-2"));
+    world.run_for(Duration::from_secs(15)).expect("no violation");
+    let ledger = world.hosts[&host("ng-1")].engine().expect("it runs").ledger();
+    let he = ledger.host(&host("tk-2")).expect("it was admitted").he.to_string();
+    (he, world)
+}
+
+#[test]
+fn a_loss_and_a_return_cost_one_host_epoch() {
+    for seed in 30..34 {
+        let (he, world) = host_epoch_on_return(seed);
+        assert_eq!(he, "2", "{}\nseed {seed}", tail(&world));
+    }
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn what_a_host_said_before_it_fell_silent_is_seen_to_admit_it_dead() {
+    let _planted = quorum::mutants::plant("admit.silent_host_speaks");
+    assert!((30..34).any(|seed| host_epoch_on_return(seed).0 != "2"));
+}
+
+#[test]
+fn without_the_witness_failover_is_suspended_and_a_minority_names_the_way_out() {
+    let status = |world: &World| world.hosts[&host("os-1")].engine().expect("it runs").status();
+    let mut world = settled(27);
+    world.power_off(&host("ng-1"));
+    must(&mut world, 20, "failover is said to be suspended", |world| {
+        !status(world).groups[0].automatic_failover.possible
+    });
+    world.run_for(Duration::from_secs(10)).expect("no violation");
+    assert!(runs_on(&world, "tk-1"), "{}", tail(&world));
+    world.power_off(&host("tk-1"));
+    must(&mut world, 20, "the way out is named", |world| {
+        status(world).attention.iter().any(|line| line.next == "antipode quorum recover")
+    });
+    world.run_for(Duration::from_secs(20)).expect("no violation");
+    assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
+}
+
+#[test]
+fn a_brake_that_is_set_is_told_with_the_failover_that_it_stops() {
+    let mut world = settled(28);
+    world.power_off(&host("tk-1"));
+    must(&mut world, 20, "tokyo is lost", |world| lost(world) > 0);
+    world.power_on(&host("tk-1"));
+    must(&mut world, 60, "erp is protected again", is_protected);
+    world.power_off(&host("ng-1"));
+    must(&mut world, 20, "the brake is told", |world| {
+        let status = world.hosts[&host("os-1")].engine().expect("it runs").status();
+        let line = &status.groups[0].automatic_failover;
+        !line.possible && line.because.contains("brake")
+    });
 }
 
 #[test]
