@@ -133,7 +133,8 @@ fn host(status: &StatusDocument, host: &HostLine) -> Vec<Fact> {
 
 fn class_meaning(class: &str) -> &'static str {
     match class {
-        "A" | "B" | "C" => "its lease's end is evidence",
+        "A" => "its lease's end is evidence",
+        "B" => "its lease's end is evidence if the cluster trusts software watchdogs",
         _ => "its silence proves nothing: it needs a fencing device or a person",
     }
 }

@@ -261,7 +261,7 @@ impl Engine {
         self.ledger.freezes().iter().map(line).collect()
     }
 
-    fn quorum_line(&self) -> QuorumLine {
+    pub(super) fn quorum_line(&self) -> QuorumLine {
         let voters = self.voter_hosts();
         let is_reachable = |host: &&HostName| {
             **host == self.me.host || matches!(self.detector.judgement(host), Some(Judgement::Trusted))
@@ -445,7 +445,17 @@ impl Engine {
             });
         }
         let quorum = self.quorum_line();
-        if quorum.leader.is_none() {
+        if quorum.leader.is_none() && quorum.reachable < quorum::roster::majority(quorum.voters) {
+            lines.push(AttentionLine {
+                code: "no-majority",
+                text: format!(
+                    "{} of {} voters are heard, too few to decide anything: no group is started or moved, and those whose \
+                     lease ends are stopped. It ends when another voter is heard; recover only if they are gone for ever",
+                    quorum.reachable, quorum.voters
+                ),
+                next: "antipode quorum recover".into(),
+            });
+        } else if quorum.leader.is_none() {
             lines.push(AttentionLine {
                 code: "no-leader",
                 text: format!(

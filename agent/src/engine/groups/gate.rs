@@ -19,7 +19,7 @@ impl Engine {
         if self.ledger.group_spec(group)?.volumes.is_empty() {
             return Some(DataGate::NoVolumes);
         }
-        let answer = self.copy_of(group, host)?;
+        let answer = self.copy_of((group, state), host)?;
         let own = compare(&answer, state)?;
         let generation = state.generation;
         if state.in_sync.contains(host) {
@@ -31,12 +31,17 @@ impl Engine {
         accepted.map(|(index, _)| DataGate::Accepted { acceptance: *index, own })
     }
 
-    /// What `host` says of its copy, if it said so just now; asks it otherwise.
-    pub(super) fn copy_of(&mut self, group: &GroupName, host: &HostName) -> Option<CopyAnswer> {
+    /// What `host` says of its copy, if it said so just now; asks it otherwise. An answer that stands in the way is
+    /// soon asked for again: the host may just have recorded what its copy is.
+    pub(super) fn copy_of(&mut self, (group, state): (&GroupName, &GroupState), host: &HostName) -> Option<CopyAnswer> {
         let now = self.now.moment;
+        let fresh_for = |answer: &CopyAnswer| match compare(answer, state) {
+            Some(CopyCheck::Agrees) => COPY_FRESH,
+            Some(CopyCheck::Older(_) | CopyCheck::Ahead | CopyCheck::Diverged) | None => ASK_AGAIN,
+        };
         let key = (group.clone(), host.clone());
         let leading = self.leading.as_mut()?;
-        if let Some(answer) = leading.copies.get(&key).filter(|answer| now.held_since(answer.at) < COPY_FRESH) {
+        if let Some(answer) = leading.copies.get(&key).filter(|answer| now.held_since(answer.at) < fresh_for(answer)) {
             return Some(answer.clone());
         }
         if leading.asked.get(&key).is_none_or(|at| now.held_since(*at) >= ASK_AGAIN) {

@@ -2,7 +2,7 @@
 
 use crate::engine::core::Engine;
 use crate::engine::status::PossibleLine;
-use crate::placement::{Candidate, Choice, choose};
+use crate::placement::{Candidate, Choice, Rejection, choose};
 use quorum::id::{GroupName, HostName};
 use quorum::ledger::{Class, EvidenceKind, GroupSpec, GroupState, Tier};
 
@@ -64,11 +64,18 @@ impl Engine {
                 ticket.of.host
             ));
         }
-        if self.voter_hosts().len() > 1 && self.status_can_lose() == 0 {
+        if let Some(brake) = self.ledger.brake() {
+            return no(format!("the brake is set ({}); `antipode brake release` ends it", brake.because));
+        }
+        if let Some((freeze, _)) = self.ledger.freeze_of_group(group) {
+            return no(format!("frozen by an operator; `antipode thaw {freeze}` ends it"));
+        }
+        if self.voter_hosts().len() > 1 && self.quorum_line().can_lose == 0 {
             return no("the quorum can lose no more voter".into());
         }
-        match self.choose_for(state, spec).host {
-            None => no("no other host could run it now".into()),
+        let choice = self.choose_for(state, spec);
+        match choice.host {
+            None => no(format!("no other host could run it now{}", reasons(&choice))),
             Some(host) if !spec.volumes.is_empty() && !state.in_sync.contains(&host) => {
                 no(format!("{host} has no copy in sync"))
             }
@@ -78,10 +85,11 @@ impl Engine {
             }
         }
     }
+}
 
-    pub(super) fn status_can_lose(&self) -> usize {
-        let voters = self.voter_hosts();
-        let heard = voters.values().filter(|host| **host == self.me.host || self.detector.last_heard(host).is_some());
-        heard.count().saturating_sub(quorum::roster::majority(voters.len()))
-    }
+/// Why none of the others was chosen, for people; the owner itself isn't told about.
+fn reasons(choice: &Choice) -> String {
+    let others = choice.rejected.iter().filter(|(_, why)| *why != Rejection::Owner);
+    let told: Vec<String> = others.map(|(host, why)| format!("{host}: {}", why.as_str())).collect();
+    if told.is_empty() { String::new() } else { format!(": {}", told.join("; ")) }
 }
