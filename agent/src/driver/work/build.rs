@@ -7,6 +7,7 @@ use crate::pki::files::IdentityFiles;
 use crate::replication::Replication;
 use crate::replication::nbd::{Copy, Nbd, NbdSpec};
 use crate::replication::record::RecordFile;
+use crate::workload::command::{CommandSpec, CommandWorkload};
 use crate::workload::qemu::Qemu;
 use crate::workload::qemu::spec::QemuSpec;
 use crate::workload::{Place, VolumeAt, Workload};
@@ -76,6 +77,7 @@ impl Built {
         };
         let workload: Box<dyn Workload> = match place.kind.as_str() {
             "qemu" => Box::new(Qemu::new(at.clone(), keys::<QemuSpec>(&place.params, "[group.at]")?)),
+            "command" => Box::new(CommandWorkload::new(at.clone(), keys::<CommandSpec>(&place.params, "[group.at]")?)),
             other => return Err(format!("workload kind {other:?} is not known to this version")),
         };
         let data = volumes(site, &config, &at)?;
