@@ -28,7 +28,7 @@ ATTEMPTS = 3
 
 
 def files(folder, binary):
-    """A cluster of one: agent's file, spec and certificates."""
+    """A cluster of one: agent's file, spec for the slowest watchdog here, certificates."""
     tls, authority = f"{folder}/tls", f"{folder}/authority"
     for old in (tls, authority):
         shutil.rmtree(old, ignore_errors=True)
@@ -40,7 +40,7 @@ def files(folder, binary):
     agent += ['ca = "/etc/antipode/ca.pem"', 'cert = "/etc/antipode/identity.pem"', 'key = "/etc/antipode/identity.pem"']
     agent += ["[keeper]", 'dir = "/run/antipode/keeper"', 'slice = "/sys/fs/cgroup/antipode"', "fire_tests = 3"]
     agent += ["[voter]", "id = 1"]
-    whole = ["[cluster]", f'name = "{spec.CLUSTER}"', "[[site]]", 'name = "tokyo"']
+    whole = ["[cluster]", f'name = "{spec.CLUSTER}"', 'watchdog_worst = "2200ms"', "[[site]]", 'name = "tokyo"']
     whole += ["[[host]]", 'name = "tk-1"', 'site = "tokyo"']
     found = {"etc/antipode/agent.toml": "\n".join(agent) + "\n", "etc/antipode/cluster.toml": "\n".join(whole) + "\n"}
     for name in ("ca.pem", "identity.pem"):
@@ -106,7 +106,9 @@ def do(guest, deed):
 
 def measure(deed, ticks, outside_ms):
     """How long the host lived on: by its own clock where it could still tell, by ours where its kernel was dead."""
-    times = [n for _, n in ticks]
+    # What stood still before a deed that is timed from inside does no harm.
+    first = next((n for w, n in ticks if w == "deed"), 0) if deed == "kill" else 0
+    times = [n for _, n in ticks if n >= first]
     gap = max((b - a for a, b in zip(times, times[1:])), default=0) / 1e6
     found = {"reset": True, "gap_ms": round(gap, 1), "outside_ms": round(outside_ms, 1)}
     lived = outside_ms
@@ -136,21 +138,24 @@ def main():
     """Runs all deeds, prints each and the worst."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", choices=sorted({deed for _, deed in DEEDS}))
     parser.add_argument("--folder", default=f"{os.path.dirname(net.TESTS)}/target/dog")
     options = parser.parse_args()
     binary = cluster.binary()
     os.makedirs(options.folder, exist_ok=True)
     laid_in = files(options.folder, binary)
-    boots = {dog: image(options.folder, binary, laid_in, dog) for dog in dict(DEEDS)}
+    chosen = [(dog, deed) for dog, deed in DEEDS if options.only in (None, deed)]
+    boots = {dog: image(options.folder, binary, laid_in, dog) for dog in dict(chosen)}
     results = []
-    for dog, deed in DEEDS:
+    for dog, deed in chosen:
         for number in range(1, options.runs + 1):
             results.append(told(options.folder, boots[dog], deed))
             results[-1]["verdict"] = verdict(results[-1])
             print(f"{dog} {deed} {number}/{options.runs}: {json.dumps(results[-1])}", flush=True)
-    for dog, deed in DEEDS:
-        lived = [r.get("lived_ms", float("inf")) for r in results if (r["dog"], r["deed"]) == (dog, deed)]
-        print(f"{dog:9} {deed:6} worst {max(lived):7.1f} ms of {len(lived)}; W {results[0]['w_ms'] if dog == 'softdog' else results[-1]['w_ms']:.0f} ms")
+    for dog, deed in chosen:
+        mine = [r for r in results if (r["dog"], r["deed"]) == (dog, deed)]
+        worst = max(r.get("lived_ms", float("inf")) for r in mine)
+        print(f"{dog:9} {deed:6} worst of {len(mine)}: {worst:.0f} ms; W {mine[0]['w_ms']:.0f} ms")
     words = [r["verdict"] for r in results]
     return 1 if "failed" in words else 3 if "invalid" in words else 0
 

@@ -139,6 +139,20 @@ def home_fails_during_failback(s):
     s.healthy()
 
 
+@case("home-fails-right-after-failback")
+def home_fails_after_failback(s):
+    """The home site dies just after the guest got there, before its writes are mirrored: no answered write is lost."""
+    at = kill_home(s)
+    taken_over(s, at)
+    s.cluster.power_on(*s.cluster.at(HOME))
+    s.served_at(HOME, s.now(), limit=150, times=3)
+    again = kill_home(s)
+    s.last(CALM_S)
+    s.figure("answers_meanwhile", len(s.answers(again + S)))
+    s.cluster.power_on(*s.cluster.at(HOME))
+    s.healthy()
+
+
 @case("approve-waits", {"tier": "approve"}, last=True)
 def approve_waits(s):
     """A group of tier `approve` is proven dead, waits for a person, names the command, and goes when told."""

@@ -66,6 +66,8 @@ class Stage:
         self.look()
         if self.declared():
             self.absolve()
+        if any(line["code"] == "brake" for line in (self.cluster.status() or {}).get("attention", [])):
+            self.cluster.cli(self.cluster.leader()[0], "brake", "release", "--reason", "the next case begins", changes=True)
         self.since, self.figures = time.monotonic_ns(), {}
         for kind in self.seen:
             self.seen[kind] = []
