@@ -9,5 +9,6 @@ mod dataplane {
     pub mod bench;
     pub mod mirror;
     pub mod pair;
+    pub mod resync;
     pub mod workload;
 }

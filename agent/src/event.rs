@@ -89,6 +89,32 @@ pub enum Event {
         /// How.
         outcome: String,
     },
+    /// A copy that was left behind has everything again.
+    ResyncDone {
+        /// Of which group.
+        group: GroupName,
+        /// Whose copy.
+        copy: HostName,
+        /// Bytes compared at both ends.
+        compared_bytes: u64,
+        /// Of these, bytes that differed.
+        differing_bytes: u64,
+        /// Bytes sent in all: what differed, and what was written meanwhile.
+        copied_bytes: u64,
+        /// Bytes of the old side that were kept first.
+        kept_bytes: u64,
+        /// How long the workload stood still for the last of it.
+        pause_ms: u64,
+    },
+    /// What only this host's copy had was kept before it was overwritten.
+    DataKept {
+        /// Of which group.
+        group: GroupName,
+        /// The kept set: `antipode kept show`.
+        id: String,
+        /// How many bytes.
+        bytes: u64,
+    },
     /// A suspect host or site isn't declared.
     NotDeclared {
         /// Which host.
@@ -128,6 +154,8 @@ impl Event {
             Self::Refused { .. } => "refused",
             Self::WorkStarted { .. } => "work-started",
             Self::WorkEnded { .. } => "work-ended",
+            Self::ResyncDone { .. } => "resync-done",
+            Self::DataKept { .. } => "data-kept",
             Self::NotDeclared { .. } => "not-declared",
             Self::NotAdmitted { .. } => "not-admitted",
             Self::Dropped { .. } => "dropped",

@@ -112,10 +112,13 @@ class Run:
     def commands(self, since, until):
         """Commands of a person between two moments: given by the demonstration, or audited in anybody's journal."""
         given = [r for r in self.marks if r.get("kind") == "command" and r.get("changes") and since <= r["t_ns"] <= until]
-        audited = {}
+        # An agent that comes back reads the log from its beginning and journals it all once more. An entry was given when
+        # the first journal of all had it, however often and however late others tell of it.
+        first = {}
         for e in self.events:
-            if e["kind"] == "audited" and since <= e["t_ns"] <= until:
-                audited[json.dumps(e.get("index", e.get("record")), sort_keys=True)] = e
+            if e["kind"] == "audited":
+                first.setdefault(json.dumps(e.get("index", e.get("record")), sort_keys=True), e["t_ns"])
+        audited = [t for t in first.values() if since <= t <= until]
         return max(len(given), len(audited))
 
     def first(self, kind, after=0, **wanted):

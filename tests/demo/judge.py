@@ -75,7 +75,7 @@ class Judge:
             raise facts.RawError("run.jsonl has no power cut that names every host of the site")
         killed = cut[0]["at_ns"]
         for host in lost:
-            dark = [e["t_ns"] for e in self.run.chassis if e["at"] == host and e["kind"] == "off" and e["t_ns"] >= killed]
+            dark = [e["t_ns"] for e in self.run.chassis if e["at"] == host and e["kind"] == "power-off" and e["t_ns"] >= killed]
             self.need(dark, f"the chassis of {host} never saw it dark")
             after = (dark[0] - killed) / MS if dark else 0
             self.need(after <= ONE_INSTANT_MS, f"{host} was dark only after {after:.0f} ms: not at one instant")

@@ -33,7 +33,7 @@ class Raw:
         self.run.append({"kind": "power", "t_ns": KILLED + 3 * MS, "what": "off", "hosts": ["tk-1"], "at_ns": KILLED})
         self.client, self.stamps = [dict(begin, who="client")], [dict(begin, who="observer")]
         self.events = {"ng-1": [], "os-1": []}
-        self.chassis = {"tk-1": [self.hardware(30, "off", because="button")]}
+        self.chassis = {"tk-1": [self.hardware(30, "power-off", because="button")]}
         self.log = []
         for phase in PHASES:
             self._phase(*phase)

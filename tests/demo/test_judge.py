@@ -162,7 +162,7 @@ class TheStory(JudgeCase):
     def test_a_site_that_died_bit_by_bit_is_caught(self):
         self.raw.cluster["hosts"]["tk-2"] = "tokyo"
         self.raw.run[3]["hosts"] = ["tk-1", "tk-2"]
-        self.raw.chassis["tk-2"] = [self.raw.hardware(900, "off", because="button")]
+        self.raw.chassis["tk-2"] = [self.raw.hardware(900, "power-off", because="button")]
         self.caught("tk-2 was dark only after 900 ms")
 
     def test_a_stale_neighbour_entry_at_the_kill_is_caught(self):
@@ -181,6 +181,11 @@ class TheStory(JudgeCase):
         given = {"kind": "command", "changes": True, "argv": ["failback", "erp"]}
         self.raw.run.append({**given, "t_ns": KILLED + 19000 * MS})
         self.assertFalse(self.caught("commands were given")["failback"]["automatic"])
+
+    def test_an_old_command_that_a_returning_agent_journals_again_isn_t_one_given_now(self):
+        self.raw.applied("ng-1", -60000, 7, "Audited", record={"verb": "set-spec"})
+        self.raw.applied("tk-1", 19000, 7, "Audited", record={"verb": "set-spec"})
+        self.assertEqual(self.judged()["failback"]["operator_commands"], 0)
 
     def test_a_command_that_only_a_journal_audited_is_caught(self):
         self.raw.applied("os-1", 19000, 59, "Audited", record={"verb": "failback"})

@@ -177,15 +177,20 @@ pub enum Work {
         epoch: Epoch,
         /// The owner.
         owner: HostName,
+        /// The ledger counts this copy as whole: it goes on as what it is. Otherwise it is made equal anew, and is a
+        /// mixture until then, whatever it was recorded as.
+        is_whole: bool,
     },
     /// Receive nothing any more.
     CloseExport,
-    /// Bring the standby's copy up to date with the guest running, then mirror every write to it.
+    /// Bring the standby's copy up to date with the guest running, then mirror every write to it. Reports `Mirrored`.
     Mirror {
         /// Under which epoch.
         epoch: Epoch,
         /// Whose copy.
         standby: HostName,
+        /// The ledger counts it as in sync: writes that wait for it may only be let go by a committed detachment.
+        counts: bool,
     },
     /// The detachment is committed: answer the writes that wait, and mirror no more.
     ReleaseWrites {

@@ -144,11 +144,31 @@ pub enum Report {
         /// Nothing was ever opened for writing under this epoch.
         untouched: bool,
     },
+    /// The standby's copy follows.
+    Mirrored {
+        /// What bringing it up to date took, if it wasn't up to date already.
+        resync: Option<Resync>,
+    },
     /// Not done. What state is left is in the text; it may be tried again.
     Failed {
         /// Why.
         because: String,
     },
+}
+
+/// What bringing a copy up to date took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resync {
+    /// Bytes compared at both ends.
+    pub compared_bytes: u64,
+    /// Of these, bytes that differed.
+    pub differing_bytes: u64,
+    /// Bytes sent in all.
+    pub copied_bytes: u64,
+    /// Bytes of the old side that were kept first.
+    pub kept_bytes: u64,
+    /// How long the workload stood still for the last of it.
+    pub pause: Duration,
 }
 
 /// What is present of a group on this host.
@@ -197,6 +217,13 @@ pub enum Sight {
     Lag {
         /// Age of the oldest write that it doesn't have.
         behind: Duration,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// This host's copy had data that nobody else has; it was kept before it was overwritten.
+    Kept {
+        /// The kept set.
+        id: String,
         /// How many bytes.
         bytes: u64,
     },

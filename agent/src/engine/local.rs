@@ -1,8 +1,8 @@
 //! The groups of this host: from the ledger's state to each runner's duty, from its acts to effects.
 
 use super::core::Engine;
-use super::effect::{Effect, WorkId};
-use super::input::{Report, Sight};
+use super::effect::{Effect, Work, WorkId};
+use super::input::{Report, Resync, Sight};
 use super::message::Challenge;
 use crate::event::Event;
 use crate::heartbeat::GroupLag;
@@ -75,7 +75,14 @@ impl Engine {
         let Some(group) = self.local.work.remove(&id) else { return };
         let runner = self.local.runner(&group);
         let work = runner.busy().map(|work| format!("{work:?}")).unwrap_or_default();
+        let standby = match runner.busy() {
+            Some(Work::Mirror { standby, .. }) => Some(standby.clone()),
+            _ => None,
+        };
         let acts = runner.report(self.now.moment, id, report.clone());
+        if let (Report::Mirrored { resync: Some(resync) }, Some(copy)) = (&report, standby) {
+            self.event(resync_done(&group, copy, resync));
+        }
         self.event(Event::WorkEnded { group: group.clone(), work, outcome: format!("{report:?}") });
         self.perform(&group, acts);
         self.answer_copy_questions(&group);
@@ -86,6 +93,9 @@ impl Engine {
             let lag_ms = u32::try_from(behind.as_millis()).unwrap_or(u32::MAX);
             let lag = GroupLag { group: group.clone(), lag_ms, lag_bytes: *bytes };
             self.local.lags.insert(group.clone(), lag);
+        }
+        if let Sight::Kept { id, bytes } = sight {
+            self.event(Event::DataKept { group: group.clone(), id: id.clone(), bytes: *bytes });
         }
         self.local.runner(group).sight(self.now.moment, sight);
     }
@@ -260,6 +270,18 @@ impl Engine {
             Some(outcome) => Command::StepEnded { plan: id, step, attempt: began, outcome },
         };
         self.propose(command);
+    }
+}
+
+fn resync_done(group: &GroupName, copy: HostName, resync: &Resync) -> Event {
+    Event::ResyncDone {
+        group: group.clone(),
+        copy,
+        compared_bytes: resync.compared_bytes,
+        differing_bytes: resync.differing_bytes,
+        copied_bytes: resync.copied_bytes,
+        kept_bytes: resync.kept_bytes,
+        pause_ms: u64::try_from(resync.pause.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

@@ -42,7 +42,7 @@ pub use effect::{Armed, Effect, KeeperOrder, Work, WorkId};
 pub use fence::{Prospect, SeenRunning};
 pub use fence_order::{FenceAct, FenceDecision, FenceRefusal};
 pub use fence_view::{ExecutorLine, FenceHostLine, FenceView, OverrideLine, SignLine, TaskLine};
-pub use input::{Attestation, CopyFound, Fenced, Found, Input, KeeperPage, Machine, Presence, Report, Sight};
+pub use input::{Attestation, CopyFound, Fenced, Found, Input, KeeperPage, Machine, Presence, Report, Resync, Sight};
 pub use log::{decode_ledger, encode_ledger};
 pub use message::{Challenge, Fed, MESSAGE_BYTES_MAX, Message, decode, encode};
 pub use operator::{Answer, Move, Request};

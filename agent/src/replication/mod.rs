@@ -18,10 +18,12 @@
 pub mod contract;
 pub mod nbd;
 pub mod record;
+pub mod resync;
 
 use crate::workload::Doing;
 use quorum::id::{Epoch, Generation, HostName};
 use record::{Record, RecordError};
+use resync::{Figures, Wire};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -227,6 +229,24 @@ pub trait Replication: Send + Sync {
     /// # Errors
     /// [`ReplicationError`].
     fn start_mirror<'a>(&'a self, order: &'a MirrorOrder) -> Doing<'a, Result<(), ReplicationError>>;
+
+    /// Source: brings a copy that was left behind up to date, sending what differs only, and then mirrors as
+    /// [`Replication::start_mirror`] does. `wire` leads to the standby's agent. `None`: such a mirror was there already,
+    /// or the kind compares by itself and doesn't say.
+    ///
+    /// # Errors
+    /// [`ReplicationError`]; no mirror is left then, and the guest runs on.
+    fn resync<'a>(
+        &'a self,
+        order: &'a MirrorOrder,
+        wire: &'a mut dyn Wire,
+    ) -> Doing<'a, Result<Option<Figures>, ReplicationError>>;
+
+    /// Source: ends what a driver that died left half done, such as a guest that stands still for it.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Unknown`] if the source doesn't answer.
+    fn recover(&self) -> Doing<'_, Result<(), ReplicationError>>;
 
     /// Source: looks. A mirror whose standby has taken nothing for `stall` while something waits is
     /// [`MirrorState::Away`].

@@ -1,7 +1,7 @@
 //! The runner of one group: what was seen here, what is under way, what failed.
 
 use super::act::{Act, Duty, MayStart, Saying, StandbyDuty};
-use crate::engine::{Found, Presence, Report, Sight, Work, WorkId};
+use crate::engine::{Found, Presence, Report, Resync, Sight, Work, WorkId};
 use quorum::id::{Epoch, Generation, HostName};
 use quorum::ledger::{StepKind, StepOutcome};
 use quorum::moment::Moment;
@@ -26,6 +26,8 @@ pub struct GroupRunner {
     pub(super) retry_at: Option<Moment>,
     pub(super) because: String,
     pub(super) export: Option<(Epoch, HostName)>,
+    /// The copy behind the open export is recorded as whole.
+    pub(super) is_marked: bool,
     pub(super) recorded: Option<Generation>,
     pub(super) promoted: Option<Epoch>,
     pub(super) announced: Option<Epoch>,
@@ -92,6 +94,7 @@ impl GroupRunner {
                 self.mirror_away.get_or_insert(now.minus(*since));
             }
             Sight::Lag { .. } => self.mirror_away = None,
+            Sight::Kept { .. } => {}
         }
     }
 
@@ -118,6 +121,11 @@ impl GroupRunner {
                 self.succeeded();
                 Some(StepOutcome::Done { detail })
             }
+            Report::Mirrored { resync } => {
+                self.done(&work);
+                self.succeeded();
+                Some(StepOutcome::Done { detail: resync.map_or("it follows already".into(), |resync| told(&resync)) })
+            }
             Report::Failed { because } => {
                 self.failed(now, &work, &because);
                 Some(StepOutcome::Failed { because })
@@ -140,6 +148,10 @@ impl GroupRunner {
         let backoff = RETRY_MIN.saturating_mul(1 << self.failures.min(6)).min(RETRY_MAX);
         self.retry_at = Some(now.plus(backoff));
         self.because = because.to_owned();
+        if matches!(work, Work::Mirror { counts: true, .. }) {
+            // Writes may wait for a copy that the ledger counts on: only a committed detachment lets them go.
+            self.mirror_away.get_or_insert(now);
+        }
         // A failed attempt may have left anything: look before the next one.
         if !matches!(work, Work::Mirror { .. } | Work::Probe { .. } | Work::Announce { .. }) {
             self.seen = None;
@@ -154,21 +166,25 @@ impl GroupRunner {
                 self.recorded = Some(*opens);
                 self.export = None;
             }
-            Work::Start { .. } | Work::Kill => self.seen = None,
+            Work::Start { .. } => {
+                // A new instance has no mirror and nothing that waits for one.
+                (self.seen, self.mirrored, self.mirror_away, self.release) = (None, None, None, None);
+            }
+            Work::Kill => self.seen = None,
             Work::Announce { epoch } => self.announced = Some(*epoch),
             Work::Probe { epoch } => self.probed = Some(*epoch),
-            Work::OpenExport { epoch, owner } => {
+            Work::OpenExport { epoch, owner, is_whole } => {
                 self.export = Some((*epoch, owner.clone()));
                 // An export that begins anew makes the copy a mixture, whatever was recorded before.
-                self.recorded = None;
+                (self.recorded, self.is_marked) = (None, *is_whole);
             }
             Work::CloseExport => self.export = None,
-            Work::Mirror { epoch, standby } => {
+            Work::Mirror { epoch, standby, .. } => {
                 self.mirrored = Some((*epoch, standby.clone()));
                 self.mirror_away = None;
             }
             Work::ReleaseWrites { .. } => self.release = None,
-            Work::RecordGeneration { generation, .. } => self.recorded = Some(*generation),
+            Work::RecordGeneration { generation, .. } => (self.recorded, self.is_marked) = (Some(*generation), true),
             Work::Observe | Work::Stop { .. } => {}
         }
     }
@@ -243,8 +259,11 @@ impl GroupRunner {
         if !self.is_cleared(found, acts) {
             return;
         }
-        if self.export.as_ref() != Some(&(duty.epoch, duty.owner.clone())) {
-            self.order(Work::OpenExport { epoch: duty.epoch, owner: duty.owner.clone() }, acts);
+        // A copy that was left behind under the same owner is made equal anew: it isn't whole any more.
+        let is_whole = duty.in_sync.is_some();
+        let is_open = self.export.as_ref() == Some(&(duty.epoch, duty.owner.clone()));
+        if !is_open || (self.is_marked && !is_whole) {
+            self.order(Work::OpenExport { epoch: duty.epoch, owner: duty.owner.clone(), is_whole }, acts);
         } else if let Some(generation) = duty.in_sync.filter(|generation| self.recorded != Some(*generation)) {
             self.order(Work::RecordGeneration { epoch: duty.epoch, generation }, acts);
         }
@@ -275,6 +294,15 @@ impl GroupRunner {
             acts.push(Act::Say(saying));
         }
     }
+}
+
+/// What a resync took, for people.
+fn told(resync: &Resync) -> String {
+    let Resync { compared_bytes, differing_bytes, copied_bytes, kept_bytes, pause } = resync;
+    format!(
+        "{compared_bytes} bytes compared, {differing_bytes} differed ({kept_bytes} kept), {copied_bytes} copied, paused {} ms",
+        pause.as_millis()
+    )
 }
 
 /// The step of a plan that a piece of work is, if any.
@@ -309,7 +337,7 @@ fn serves(work: &Work, duty: &Duty) -> bool {
         | Work::Announce { epoch }
         | Work::ReleaseWrites { epoch } => owner.is_some_and(|owner| owner.epoch == *epoch),
         Work::Stop { epoch, .. } => owner.is_some_and(|owner| owner.epoch == *epoch && owner.stop_for.is_some()),
-        Work::Mirror { epoch, standby } => owner.is_some_and(|owner| {
+        Work::Mirror { epoch, standby, .. } => owner.is_some_and(|owner| {
             owner.epoch == *epoch && owner.stop_for.is_none() && owner.mirror_to.as_ref() == Some(standby)
         }),
         Work::OpenExport { epoch, .. } => match duty {

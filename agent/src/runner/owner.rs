@@ -121,7 +121,8 @@ impl GroupRunner {
     fn mirror(&mut self, now: Moment, duty: &OwnerDuty, acts: &mut Vec<Act>) {
         let Some(standby) = duty.mirror_to.clone() else { return };
         if self.mirrored.as_ref() != Some(&(duty.epoch, standby.clone())) {
-            self.order(Work::Mirror { epoch: duty.epoch, standby }, acts);
+            let counts = duty.in_sync.contains(&standby);
+            self.order(Work::Mirror { epoch: duty.epoch, standby, counts }, acts);
         } else if !duty.in_sync.contains(&standby) && self.mirror_away.is_none() {
             let (epoch, generation) = (duty.epoch, duty.generation);
             self.say(now, Saying::InSync { epoch, copy: standby, generation }, acts);

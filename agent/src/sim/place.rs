@@ -95,10 +95,10 @@ impl Place {
                 self.mirror = None;
                 done("killed")
             }
-            Work::OpenExport { epoch, owner } => {
+            Work::OpenExport { epoch, owner, is_whole } => {
                 if let Some(volume) = &mut self.volume {
                     volume.export = Some((*epoch, owner.clone()));
-                    if volume.follows != Some((*epoch, Whole::Recorded)) {
+                    if !is_whole || volume.follows != Some((*epoch, Whole::Recorded)) {
                         volume.follows = Some((*epoch, Whole::Mixture));
                     }
                 }

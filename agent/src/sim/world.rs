@@ -520,7 +520,7 @@ impl World {
         }
         let Some((group, work)) = self.agent_mut(name).and_then(|agent| agent.work.remove(&id)) else { return };
         let report = match &work {
-            Work::Mirror { epoch, standby } => self.mirror(name, &group, (*epoch, standby)),
+            Work::Mirror { epoch, standby, .. } => self.mirror(name, &group, (*epoch, standby)),
             Work::Start { .. } if !self.may_run(name) => Report::Failed { because: "the slice is frozen".into() },
             _ => {
                 let host = self.hosts.get_mut(name).expect("a host");

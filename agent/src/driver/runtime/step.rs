@@ -11,6 +11,7 @@ use crate::driver::transport::{Channel, Path, TransportEvent, TransportHandle};
 use crate::driver::work::{Order, Site, Workers};
 use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Sight, WorkId};
 use crate::heartbeat;
+use crate::replication::resync::kept::KeptStore;
 use quorum::id::{GroupName, TaskId};
 use quorum::replica::Write;
 use quorum::storage::Persisted;
@@ -112,6 +113,8 @@ impl Loop {
             identity: identity_files(&self.config),
             address: self.config.listen[0].ip(),
             peers: peers.filter_map(|peer| Some((peer.host.clone(), peer.addresses.first()?.ip()))).collect(),
+            transport: self.transport.clone(),
+            kept: KeptStore::new(self.config.data_dir.join("kept")),
             spec: None,
         }
     }

@@ -2,11 +2,14 @@
 
 use super::Order;
 use crate::config::{ClusterSpec, GroupConfig, Place as PlaceConfig};
+use crate::driver::transport::TransportHandle;
 use crate::keeper::slice::SliceRoot;
 use crate::pki::files::IdentityFiles;
 use crate::replication::Replication;
 use crate::replication::nbd::{Copy, Nbd, NbdSpec};
 use crate::replication::record::RecordFile;
+use crate::replication::resync::kept::KeptStore;
+use crate::replication::resync::{Begin, Serving};
 use crate::workload::command::{CommandSpec, CommandWorkload};
 use crate::workload::qemu::Qemu;
 use crate::workload::qemu::spec::QemuSpec;
@@ -32,6 +35,10 @@ pub struct Site {
     pub address: IpAddr,
     /// Where the others are reached, by the first path.
     pub peers: BTreeMap<HostName, IpAddr>,
+    /// Streams to the other agents.
+    pub transport: TransportHandle,
+    /// What was kept of copies on this host before it was overwritten.
+    pub kept: KeptStore,
     /// The spec in force.
     pub spec: Option<Arc<ClusterSpec>>,
 }
@@ -52,6 +59,7 @@ pub(super) struct Built {
     pub(super) data: Vec<Data>,
     pub(super) listen: IpAddr,
     pub(super) peers: BTreeMap<HostName, IpAddr>,
+    pub(super) transport: TransportHandle,
 }
 
 impl Built {
@@ -81,8 +89,8 @@ impl Built {
             other => return Err(format!("workload kind {other:?} is not known to this version")),
         };
         let data = volumes(site, &config, &at)?;
-        let (listen, peers) = (site.address, site.peers.clone());
-        Ok(Self { config, place, cgroup, workload, data, listen, peers })
+        let (listen, peers, transport) = (site.address, site.peers.clone(), site.transport.clone());
+        Ok(Self { config, place, cgroup, workload, data, listen, peers, transport })
     }
 
     /// The volumes in the spec's order.
@@ -110,6 +118,24 @@ fn volumes(site: &Site, config: &GroupConfig, at: &Place) -> Result<Vec<Data>, S
         Ok(Data { driver: Box::new(Nbd::new(copy)), spec, at: volume })
     };
     config.volumes.iter().map(volume).collect()
+}
+
+impl Site {
+    /// What this host has of the volume that a source wants to compare.
+    ///
+    /// # Errors
+    /// What is missing, for people.
+    pub(super) fn serving(&self, begin: &Begin) -> Result<Serving, String> {
+        let spec = self.spec.as_ref().ok_or("no cluster spec is known here yet")?;
+        let group = spec.groups.get(&begin.group).ok_or_else(|| format!("the spec has no group {}", begin.group))?;
+        let volume = group.volumes.iter().find(|volume| volume.name == begin.volume && volume.replication == "nbd");
+        let volume = volume.ok_or_else(|| format!("{} has no volume {:?} of kind nbd", begin.group, begin.volume))?;
+        let nbd: NbdSpec = keys(&volume.params, "replication")?;
+        let path = fill(&nbd.path, &begin.group, &volume.name, &self.host);
+        let record = RecordFile::new(RecordFile::beside(&path), &begin.group, &volume.name);
+        let (kept, host) = (self.kept.clone(), self.host.clone());
+        Ok(Serving { path, record, kept, kept_bytes_max: nbd.kept_bytes_max, host })
+    }
 }
 
 fn fill(pattern: &str, group: &GroupName, volume: &str, host: &HostName) -> PathBuf {

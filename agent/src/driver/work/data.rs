@@ -1,8 +1,9 @@
 //! A group's copies of its volumes on this host, taken together: the group's generation is that of all its volumes.
 
 use super::build::{Built, Data};
-use crate::engine::{CopyFound, Report};
+use crate::engine::{CopyFound, Report, Resync};
 use crate::replication::record::Role;
+use crate::replication::resync::{Figures, STREAM_KIND};
 use crate::replication::{
     AcceptedLoss, ExportBegin, ExportOrder, MirrorBegin, MirrorOrder, MirrorState, Mode, PromoteOrder, ReplicationError,
 };
@@ -78,10 +79,11 @@ pub(super) async fn promote(built: &Built, epoch: Epoch, opens: Generation, gene
     })
 }
 
-pub(super) async fn open_export(built: &Built, epoch: Epoch, owner: &HostName) -> Report {
+pub(super) async fn open_export(built: &Built, (epoch, owner): (Epoch, &HostName), is_whole: bool) -> Report {
     each!(built, data, {
         let record = data.driver.record().map_err(|error| error.to_string())?;
-        let continues = record.is_some_and(|record| record.role == Role::Standby && record.epoch == epoch);
+        // The record alone doesn't tell: it says the same after the source went on without this copy.
+        let continues = is_whole && record.is_some_and(|record| record.role == Role::Standby && record.epoch == epoch);
         let begin = if continues { ExportBegin::Continue } else { ExportBegin::Afresh };
         let listen = SocketAddr::new(built.listen, data.spec.port);
         let order = ExportOrder { epoch, from: owner.clone(), listen, begin };
@@ -107,19 +109,58 @@ pub(super) async fn record(built: &Built, epoch: Epoch, generation: Generation) 
     })
 }
 
-/// Sends everything to the standby and waits until it follows.
-pub(super) async fn mirror(built: &Built, epoch: Epoch, standby: &HostName) -> Report {
-    each!(built, data, {
-        let order = MirrorOrder {
-            epoch,
-            to: standby.clone(),
-            target: built.export_of(standby, data)?,
-            mode: data.spec.mode,
-            begin: MirrorBegin::Whole,
-        };
-        data.driver.start_mirror(&order).await.map_err(|error| error.to_string())?;
-        until_synced(data).await
-    })
+/// Brings the standby's copies up to date, volume after volume, and waits until they follow. Where that fails and the
+/// ledger doesn't count on the standby, nothing may go on waiting for it: its mirrors are ended.
+pub(super) async fn mirror(built: &Built, order: (Epoch, &HostName), counts: bool) -> Report {
+    let mut resync: Option<Resync> = None;
+    for data in &built.data {
+        match mirror_one(built, data, order).await {
+            Ok(None) => {}
+            Ok(Some(figures)) => resync = Some(sum(resync.unwrap_or_default(), &figures)),
+            Err(because) => {
+                let mut because = format!("volume {}: {because}", data.at.name);
+                if !counts && let Report::Failed { because: then } = release(built).await {
+                    because = format!("{because}; then {then}");
+                }
+                return Report::Failed { because };
+            }
+        }
+    }
+    Report::Mirrored { resync }
+}
+
+async fn mirror_one(
+    built: &Built,
+    data: &Data,
+    (epoch, standby): (Epoch, &HostName),
+) -> Result<Option<Figures>, String> {
+    let order = MirrorOrder {
+        epoch,
+        to: standby.clone(),
+        target: built.export_of(standby, data)?,
+        mode: data.spec.mode,
+        begin: MirrorBegin::Whole,
+    };
+    let mut wire = built.transport.open_stream(standby, STREAM_KIND).await.map_err(|error| error.to_string())?;
+    let figures = data.driver.resync(&order, &mut wire).await.map_err(|error| error.to_string())?;
+    until_synced(data).await?;
+    Ok(figures)
+}
+
+fn sum(so_far: Resync, more: &Figures) -> Resync {
+    Resync {
+        compared_bytes: so_far.compared_bytes + more.compared_bytes,
+        differing_bytes: so_far.differing_bytes + more.differing_bytes,
+        copied_bytes: so_far.copied_bytes + more.copied_bytes,
+        kept_bytes: so_far.kept_bytes + more.kept_bytes,
+        pause: so_far.pause + more.pause,
+    }
+}
+
+/// What an agent that ended in the middle of its work left behind is put right: no guest stands still for a driver that
+/// is gone.
+pub(super) async fn recover(built: &Built) -> Report {
+    each!(built, data, { data.driver.recover().await.map(|()| "ready".into()).map_err(|error| error.to_string()) })
 }
 
 async fn until_synced(data: &Data) -> Outcome {

@@ -14,7 +14,8 @@ pub use build::Site;
 
 use crate::driver::runtime::Incoming;
 use crate::driver::transport::BiStream;
-use crate::engine::{Report, Work, WorkId};
+use crate::engine::{Report, Sight, Work, WorkId};
+use crate::replication::resync;
 use build::Built;
 use quorum::id::{GroupName, HostEpoch, HostName};
 use std::collections::BTreeMap;
@@ -101,9 +102,31 @@ impl Workers {
         }
     }
 
-    /// A peer opened a stream for bulk data. No kind of this version asks for one.
-    pub fn serve_stream(&self, from: &HostName, kind: u8, stream: BiStream) {
-        tracing::warn!(%from, kind, "a stream that nobody here serves was closed");
-        drop(stream);
+    /// A peer opened a stream for bulk data: a source that wants to bring a copy here up to date.
+    pub fn serve_stream(&self, from: &HostName, kind: u8, mut stream: BiStream) {
+        if kind != resync::STREAM_KIND {
+            tracing::warn!(%from, kind, "a stream that nobody here serves was closed");
+            return;
+        }
+        let (site, inbox, from) = (Arc::clone(&self.site), self.inbox.clone(), from.clone());
+        tokio::spawn(async move {
+            let asked = std::sync::Mutex::new(None);
+            let find = |begin: &resync::Begin| {
+                *asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(begin.group.clone());
+                site.serving(begin)
+            };
+            let served = resync::serve(&mut stream, &from, find).await;
+            let group = asked.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match (served, group) {
+                (Ok(resync::Served { replaced_bytes, kept }), Some(group)) => {
+                    tracing::info!(%group, %from, replaced_bytes, ?kept, "a copy here was compared");
+                    if let Some((id, bytes)) = kept {
+                        let _gone = inbox.send(Incoming::Seen(group, Sight::Kept { id, bytes })).await;
+                    }
+                }
+                (Ok(_), None) => {}
+                (Err(because), group) => tracing::warn!(?group, %from, %because, "a comparison ended early"),
+            }
+        });
     }
 }

@@ -23,17 +23,20 @@ pub(super) async fn perform(built: &Built, work: &Work) -> Report {
         Work::Promote { epoch, opens, generation } => data::promote(built, *epoch, *opens, *generation).await,
         Work::Start { epoch, host_epoch } => start(built, *epoch, *host_epoch).await,
         Work::Probe { .. } => probe(built).await,
-        Work::Announce { .. } => announce(built).await,
+        Work::Announce { .. } => match data::recover(built).await {
+            Report::Done { .. } => announce(built).await,
+            failed => failed,
+        },
         Work::Stop { patience, .. } => stop(built, *patience).await,
         Work::Kill => kill(built).await,
-        Work::OpenExport { epoch, owner } => {
+        Work::OpenExport { epoch, owner, is_whole } => {
             if let Err(because) = make_cgroup(built) {
                 return Report::Failed { because };
             }
-            data::open_export(built, *epoch, owner).await
+            data::open_export(built, (*epoch, owner), *is_whole).await
         }
         Work::CloseExport => data::close_export(built).await,
-        Work::Mirror { epoch, standby } => data::mirror(built, *epoch, standby).await,
+        Work::Mirror { epoch, standby, counts } => data::mirror(built, (*epoch, standby), *counts).await,
         Work::ReleaseWrites { .. } => data::release(built).await,
         Work::RecordGeneration { epoch, generation } => data::record(built, *epoch, *generation).await,
     }

@@ -7,15 +7,20 @@
 //! - it doesn't pass the guest's flush on, so the export flushes each write before it answers ([`standby`]);
 //! - `yank` reaches a QEMU whose requests hang, and is what releases them.
 //!
+//! A copy that was left behind is compared and only what differs is sent ([`catchup`]).
+//!
 //! What remains: a standby that *answers* a write with an error (its disk fails) ends the job, and writes answered from
 //! then until `Detached` is committed are on the source only. The source reports it at once.
 
+mod catchup;
 pub mod job;
 pub mod source;
 pub mod standby;
 pub mod tls;
 
 use super::record::{Record, RecordFile, Role};
+use super::resync::door::{self, Door};
+use super::resync::{Figures, Wire};
 use super::{
     AcceptedLoss, ExportOrder, MirrorOrder, MirrorState, Mode, PromoteOrder, RecordError, Replication, ReplicationError,
 };
@@ -26,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use source::Source;
 use standby::Standby;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the cluster spec says about a volume replicated by this kind.
@@ -64,8 +70,9 @@ pub struct Copy {
 pub struct Nbd {
     copy: Copy,
     record: RecordFile,
-    source: Source,
+    source: Arc<Source>,
     standby: Standby,
+    door: Arc<Door>,
 }
 
 /// The name under which a volume is exported under one epoch. A client asks for exactly one name: an older source asks
@@ -78,7 +85,8 @@ impl Nbd {
     /// A driver for this copy.
     pub fn new(copy: Copy) -> Self {
         let record = RecordFile::new(copy.record.clone(), &copy.place.group, &copy.volume.name);
-        Self { source: Source::new(&copy), standby: Standby::new(&copy), record, copy }
+        let door = door::of(&copy.volume.path);
+        Self { source: Source::of(&copy), standby: Standby::new(&copy), door, record, copy }
     }
 
     /// The copy that it serves.
@@ -121,14 +129,22 @@ impl Nbd {
 
     async fn open_it(&self, order: &ExportOrder) -> Result<(), ReplicationError> {
         // A source of an older epoch is cut off even if this one is refused.
+        self.door.shut().await;
         self.standby.close_all_but(order.epoch).await?;
-        if let Some(record) = self.before_export(order)? {
-            self.record.write(&record)?;
+        let record = self.before_export(order)?;
+        if let Some(record) = &record {
+            self.record.write(record)?;
         }
-        self.standby.open(order).await
+        self.standby.open(order).await?;
+        if record.is_some() {
+            // Only a copy that is a mixture anyway may be written beside the export.
+            self.door.open(order.epoch, &order.from).await;
+        }
+        Ok(())
     }
 
     async fn promote_it(&self, order: &PromoteOrder) -> Result<(), ReplicationError> {
+        self.door.shut().await;
         self.standby.close(standby::CLOSE_LIMIT).await?;
         let there = self.record.read()?.ok_or_else(|| refused("this copy was never used".into()))?;
         if there.epoch > order.epoch {
@@ -184,7 +200,10 @@ impl Replication for Nbd {
     }
 
     fn close_export(&self, limit: Duration) -> Doing<'_, Result<(), ReplicationError>> {
-        Box::pin(self.standby.close(limit))
+        Box::pin(async move {
+            self.door.shut().await;
+            self.standby.close(limit).await
+        })
     }
 
     fn promote<'a>(&'a self, order: &'a PromoteOrder) -> Doing<'a, Result<(), ReplicationError>> {
@@ -201,6 +220,21 @@ impl Replication for Nbd {
             self.own_reign(order.epoch)?;
             self.source.start(order).await
         })
+    }
+
+    fn resync<'a>(
+        &'a self,
+        order: &'a MirrorOrder,
+        wire: &'a mut dyn Wire,
+    ) -> Doing<'a, Result<Option<Figures>, ReplicationError>> {
+        Box::pin(async {
+            self.own_reign(order.epoch)?;
+            self.source.resync(order, wire).await
+        })
+    }
+
+    fn recover(&self) -> Doing<'_, Result<(), ReplicationError>> {
+        Box::pin(self.source.recover())
     }
 
     fn mirror_state(&self, stall: Duration) -> Doing<'_, Result<MirrorState, ReplicationError>> {

@@ -17,9 +17,10 @@ use crate::workload::qemu::qmp::{Qmp, QmpError};
 use crate::workload::qemu::runtime::QemuRuntime;
 use qapi::qmp as orders;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -40,7 +41,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(3);
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long an ordered end of the job may take. It takes milliseconds.
-const RELEASE_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) struct Source {
     copy: Copy,
@@ -51,7 +52,25 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(copy: &Copy) -> Self {
+    /// The source's end of this copy. All drivers of a process that serve the same copy share one: QEMU serves one client
+    /// a monitor at a time, and what was seen of a mirror is seen for all of them.
+    pub(super) fn of(copy: &Copy) -> Arc<Self> {
+        type Key = (PathBuf, String);
+        static SOURCES: OnceLock<std::sync::Mutex<BTreeMap<Key, Weak<Source>>>> = OnceLock::new();
+        let fresh = Self::new(copy);
+        let key = (fresh.monitor.clone(), format!("{copy:?}"));
+        let mut sources =
+            SOURCES.get_or_init(Default::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sources.retain(|_, source| source.strong_count() > 0);
+        if let Some(source) = sources.get(&key).and_then(Weak::upgrade) {
+            return source;
+        }
+        let source = Arc::new(fresh);
+        sources.insert(key, Arc::downgrade(&source));
+        source
+    }
+
+    fn new(copy: &Copy) -> Self {
         let volume = &copy.volume.name;
         Self {
             monitor: QemuRuntime::new(&copy.place.runtime).data(volume),
@@ -62,7 +81,11 @@ impl Source {
         }
     }
 
-    fn peer_node(&self) -> String {
+    pub(super) fn copy(&self) -> &Copy {
+        &self.copy
+    }
+
+    pub(super) fn peer_node(&self) -> String {
         format!("peer-{}", self.copy.volume.name)
     }
 
@@ -96,33 +119,47 @@ impl Source {
     }
 
     async fn job(&self, monitor: &Qmp) -> Result<Option<Job>, QmpError> {
+        self.job_named(monitor, &self.job_prefix()).await
+    }
+
+    /// The job whose name begins like this.
+    pub(super) async fn job_named(&self, monitor: &Qmp, prefix: &str) -> Result<Option<Job>, QmpError> {
         let jobs: Vec<Job> = monitor.query("query-jobs", json!({})).await?;
-        let prefix = self.job_prefix();
-        Ok(jobs.into_iter().find(|job| job.id.starts_with(&prefix)))
+        Ok(jobs.into_iter().find(|job| job.id.starts_with(prefix)))
+    }
+
+    /// Whether a mirror of this very order is there already; another one is refused.
+    pub(super) async fn is_in_force(&self, monitor: &Qmp, order: &MirrorOrder) -> Result<bool, ReplicationError> {
+        match self.job(monitor).await.map_err(unknown)? {
+            Some(job) if job.is_over() => Ok(false),
+            Some(job) if job.id == self.job_id(order) => Ok(true),
+            Some(job) => Err(super::refused(format!("another mirror is in force: {}", job.id))),
+            None => Ok(false),
+        }
     }
 
     pub(super) async fn start(&self, order: &MirrorOrder) -> Result<(), ReplicationError> {
         let monitor = self.monitor().await.map_err(unknown)?;
-        let id = self.job_id(order);
-        match self.job(&monitor).await.map_err(unknown)? {
-            Some(job) if job.is_over() => {}
-            Some(job) if job.id == id => return Ok(()),
-            Some(job) => return Err(super::refused(format!("another mirror is in force: {}", job.id))),
-            None => {}
+        if self.is_in_force(&monitor, order).await? {
+            return Ok(());
         }
         // What an interrupted start or an ended job left behind.
         self.clear(&monitor).await?;
-        look_at(order.target).await?;
-        lay_out(&self.tls, &self.copy.identity).map_err(|because| ReplicationError::Failed { because })?;
-        let begun = self.begin(&monitor, order, &id).await;
-        if let Err(error) = begun {
+        let begun = async {
+            self.connect(&monitor, order).await?;
+            self.mirror(&monitor, order).await
+        };
+        if let Err(error) = begun.await {
             self.clear(&monitor).await?;
             return Err(error);
         }
         Ok(())
     }
 
-    async fn begin(&self, monitor: &Qmp, order: &MirrorOrder, id: &str) -> Result<(), ReplicationError> {
+    /// Connects QEMU to the standby's export.
+    pub(super) async fn connect(&self, monitor: &Qmp, order: &MirrorOrder) -> Result<(), ReplicationError> {
+        look_at(order.target).await?;
+        lay_out(&self.tls, &self.copy.identity).map_err(|because| ReplicationError::Failed { because })?;
         let creds = json!({ "qom-type": "tls-creds-x509", "id": self.tls_object(), "endpoint": "client",
             "dir": self.tls, "verify-peer": true, "priority": PRIORITY });
         monitor.call("object-add", creds).await.map_err(failed)?;
@@ -131,10 +168,14 @@ impl Source {
             "server": { "type": "inet", "host": order.target.ip().to_string(), "port": order.target.port().to_string() },
             "export": export_name(group, volume, order.epoch), "tls-creds": self.tls_object(),
             "tls-hostname": order.to, "reconnect-delay": RECONNECT_SECONDS, "open-timeout": OPEN_SECONDS });
-        monitor.call("blockdev-add", peer).await.map_err(|error| match error.is_refusal() {
+        monitor.call("blockdev-add", peer).await.map(drop).map_err(|error| match error.is_refusal() {
             true => ReplicationError::Unreachable { because: text(&error) },
             false => unknown(error),
-        })?;
+        })
+    }
+
+    /// Begins the mirror job over the connection.
+    pub(super) async fn mirror(&self, monitor: &Qmp, order: &MirrorOrder) -> Result<(), ReplicationError> {
         let sync = match order.begin {
             MirrorBegin::Whole => "full",
             MirrorBegin::Identical => "none",
@@ -143,9 +184,10 @@ impl Source {
             Mode::Sync => "write-blocking",
             Mode::Async => "background",
         };
+        let (id, device) = (self.job_id(order), volume_node(&self.copy.volume.name));
         // An error that isn't a lost connection ends the job and is kept until it is dismissed: `ignore` would go on with
         // copies that differ, and an automatic end would be forgotten.
-        let job = json!({ "job-id": id, "device": volume_node(volume), "target": self.peer_node(), "sync": sync,
+        let job = json!({ "job-id": id, "device": device, "target": self.peer_node(), "sync": sync,
             "copy-mode": copy_mode, "on-target-error": "report", "auto-dismiss": false });
         monitor.call("blockdev-mirror", job).await.map(drop).map_err(failed)
     }
@@ -165,7 +207,7 @@ impl Source {
     }
 
     /// Ends the job, whatever it waits for, and removes what belongs to it.
-    async fn clear(&self, monitor: &Qmp) -> Result<(), ReplicationError> {
+    pub(super) async fn clear(&self, monitor: &Qmp) -> Result<(), ReplicationError> {
         let until = Instant::now() + RELEASE_LIMIT;
         while let Some(job) = self.job(monitor).await.map_err(unknown)? {
             if job.is_over() {
@@ -173,8 +215,7 @@ impl Source {
                 continue;
             }
             // First the connection, so that waiting requests fail at once and the cancel has nothing to wait for.
-            let node = orders::YankInstance::block_node(orders::YankInstanceBlockNode { node_name: self.peer_node() });
-            allow_refusal(monitor.execute_at_once(orders::yank { instances: vec![node] }).await.map(drop))?;
+            self.yank(monitor).await?;
             let cancel = orders::block_job_cancel { device: job.id, force: Some(true) };
             allow_refusal(monitor.execute(cancel).await.map(drop))?;
             pause_until(until, "the mirror job hasn't ended").await?;
@@ -193,17 +234,23 @@ impl Source {
         }
         allow_refusal(monitor.call("object-del", json!({ "id": self.tls_object() })).await.map(drop))
     }
+
+    /// Breaks the connection to the standby from this side, though QEMU's main loop may wait for it.
+    pub(super) async fn yank(&self, monitor: &Qmp) -> Result<(), ReplicationError> {
+        let node = orders::YankInstance::block_node(orders::YankInstanceBlockNode { node_name: self.peer_node() });
+        allow_refusal(monitor.execute_at_once(orders::yank { instances: vec![node] }).await.map(drop))
+    }
 }
 
 /// What isn't there needs no removing.
-fn allow_refusal(done: Result<(), QmpError>) -> Result<(), ReplicationError> {
+pub(super) fn allow_refusal(done: Result<(), QmpError>) -> Result<(), ReplicationError> {
     match done {
         Err(error) if !error.is_refusal() => Err(unknown(error)),
         _ => Ok(()),
     }
 }
 
-async fn pause_until(until: Instant, because: &str) -> Result<(), ReplicationError> {
+pub(super) async fn pause_until(until: Instant, because: &str) -> Result<(), ReplicationError> {
     if Instant::now() >= until {
         return Err(ReplicationError::Unknown { because: because.into() });
     }
@@ -234,11 +281,11 @@ fn text(error: &QmpError) -> String {
     }
 }
 
-fn unknown(error: QmpError) -> ReplicationError {
+pub(super) fn unknown(error: QmpError) -> ReplicationError {
     ReplicationError::Unknown { because: text(&error) }
 }
 
 /// QEMU's own refusal leaves things as they were; anything else is open.
-fn failed(error: QmpError) -> ReplicationError {
+pub(super) fn failed(error: QmpError) -> ReplicationError {
     if error.is_refusal() { ReplicationError::Failed { because: text(&error) } } else { unknown(error) }
 }
