@@ -13,7 +13,7 @@ install: release ## binary, units, man pages, completions, reference configurati
 	deploy/install $(RELEASE) "$(DESTDIR)" "$(PREFIX)"
 
 check-D10: release ## the release is one small static file that starts in an empty root
-	$(PYTHON) -m unittest release.test_release
+	$(PYTHON) -m unittest release.binary
 
 check-install: ## units verify, the reference configuration is read, everything lands where it belongs
 	$(PYTHON) -m unittest release.test_install
@@ -21,13 +21,13 @@ check-install: ## units verify, the reference configuration is read, everything 
 bench-wan: ## false declarations in generated WAN traces
 	cargo bench --locked -p antipode --bench wan-traces
 
-ROUNDS ?= 10
+LIVE_ROUNDS ?= 10
 bench-live: build ## declared, fenced, granted, admitted: round trips of 40, 10 and 80 ms, leader outside and inside, lease only
-	$(PYTHON) -m bench.figures --rounds $(ROUNDS)
-	$(PYTHON) -m bench.figures --rounds $(ROUNDS) --leader inside
-	$(PYTHON) -m bench.figures --rounds $(ROUNDS) --declare lazy
-	$(PYTHON) -m bench.figures --rounds $(ROUNDS) --rtt 10
-	$(PYTHON) -m bench.figures --rounds $(ROUNDS) --rtt 80
+	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS)
+	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --leader inside
+	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --declare lazy
+	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --rtt 10
+	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --rtt 80
 
 bench-idle: build ## what an idle host agent, voter and keeper cost
 	$(PYTHON) -m bench.idle
@@ -35,4 +35,4 @@ bench-idle: build ## what an idle host agent, voter and keeper cost
 bench-thousand: ## what a thousand hosts cost one voter, also after reconnect storms; SPAN=1800 for half an hour
 	cargo bench --locked -p antipode --bench thousand -- --seconds $(or $(SPAN),60)
 
-bench: bench-wan bench-live bench-idle bench-thousand ## figures with their spread, beside the machine's load
+bench: bench-wan bench-live bench-idle bench-thousand bench-fencing ## figures with their spread, beside the machine's load
