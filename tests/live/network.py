@@ -73,9 +73,10 @@ def lossy(s, span_s):
     before = s.boots()
     s.cluster.net.shape(HOME, AWAY, nets=("wan",), jitter_ms=200, loss=0.3)
     s.hold(lambda: s.boots(since=s.now() - 10**9) <= before, span_s, "the guest was started anew")
-    suspicions = [e for e in s.events("suspect") if e["at"] in s.cluster.at(HOME, AWAY)]
+    # The detector learns what is usual here; how soon so many beats in a row are lost is chance.
+    aroused = lambda: [e for e in s.events("suspect") if e["at"] in s.cluster.at(HOME, AWAY)]  # noqa: E731
+    suspicions = s.wait(aroused, "30 % loss and 200 ms of jitter arouse a suspicion", 180)
     s.figure("suspicions", len(suspicions))
-    s.need(suspicions, "30 % loss and 200 ms of jitter aroused no suspicion: the fault wasn't there")
     untouched(s, before, "lossy path")
     s.cluster.net.heal()
     s.healthy()

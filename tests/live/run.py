@@ -43,7 +43,7 @@ class Runner:
         for case in cases:
             groups.setdefault(case.stage_key(), []).append(case)
         for number, group in enumerate(groups.values(), start=1):
-            self.run_group(f"{self.options.folder}/{number}", sorted(group, key=lambda c: c.last))
+            self.run_group(f"{self.options.folder}/{number}", sorted(group, key=lambda c: (c.last, c.name.startswith("power"))))
         words = [r["verdict"] for r in self.results.values()]
         with open(f"{self.options.folder}/report.json", "w", encoding="utf-8") as f:
             json.dump({"api_version": 1, "cases": self.results}, f, indent=1)

@@ -14,6 +14,8 @@ HOME, AWAY, WITNESS = "tokyo", "osaka", spec.WITNESS
 MS, S = 1_000_000, 1_000_000_000
 #: A cluster that can't become healthy again within this is stuck.
 HEALTHY_LIMIT_S = 180.0
+#: A second site lost within this sets the brake (protocol §5).
+BRAKE_S = 62
 #: Longer than any detection, and than a leader takes to act on what it sees.
 HEALTHY_FOR_S = 2.0
 #: The client asks this often: its requests fit the guest's log for an hour.
@@ -64,6 +66,10 @@ class Stage:
     def begin(self):
         """A case begins: what was seen before doesn't belong to it."""
         self.look()
+        elsewhere = [e["t_ns"] for e in self.events("host-lost") if facts.host_of(e) not in self.cluster.at(HOME)]
+        # A second site's loss this soon after would set the brake, which is another story.
+        soon = lambda: any(self.now() - t < BRAKE_S * S for t in elsewhere)  # noqa: E731
+        self.wait(lambda: not soon(), "earlier losses don't count for the brake any more", BRAKE_S + 10)
         if self.declared():
             self.absolve()
         if any(line["code"] == "brake" for line in (self.cluster.status() or {}).get("attention", [])):
