@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ class Runner:
     """Plays cases, cluster by cluster."""
 
     def __init__(self, options):
-        self.options, self.results = options, {}
+        self.options, self.results, self.stage = options, {}, None
 
     def run(self, cases):
         """Plays all; the exit status."""
@@ -53,24 +54,33 @@ class Runner:
 
     def run_group(self, folder, cases):
         """Plays cases of equal options; a cluster that a case left broken is thrown away."""
-        stage, tries = None, {}
-        waiting = list(cases)
-        while waiting:
-            case = waiting.pop(0)
-            tries[case.name] = tries.get(case.name, 0) + 1
-            stage = stage or self.build(case, f"{folder}-{case.name}-{tries[case.name]}")
-            if stage is None:
-                self.note(case, None, {"verdict": "failed", "problems": ["the cluster didn't come up"]})
-                continue
-            verdict, clean = self.play(stage, case)
-            if not clean or case.last or not waiting:
-                stage.down()
-                stage = None
-            if verdict["verdict"] == "invalid" and tries[case.name] < ATTEMPTS:
-                say(f"  can't tell ({'; '.join(verdict['invalid'])}); once more, run {tries[case.name] + 1} of {ATTEMPTS}")
-                waiting.insert(0, case)
-        if stage:
-            stage.down()
+        tries, waiting = {}, list(cases)
+        try:
+            while waiting:
+                self.play_next(folder, waiting, tries)
+        finally:
+            self.leave()
+
+    def play_next(self, folder, waiting, tries):
+        """One attempt of the first case that waits; a run that can't tell waits again, twice at most."""
+        case = waiting.pop(0)
+        tries[case.name] = tries.get(case.name, 0) + 1
+        self.stage = self.stage or self.build(case, f"{folder}-{case.name}-{tries[case.name]}")
+        if self.stage is None:
+            self.note(case, {"verdict": "failed", "problems": ["the cluster didn't come up"]})
+            return
+        verdict, clean = self.play(self.stage, case)
+        if not clean or case.last:
+            self.leave()
+        if verdict["verdict"] == "invalid" and tries[case.name] < ATTEMPTS:
+            say(f"  can't tell ({'; '.join(verdict['invalid'])}); once more, run {tries[case.name] + 1} of {ATTEMPTS}")
+            waiting.insert(0, case)
+
+    def leave(self):
+        """Ends the cluster in use, if any."""
+        if self.stage:
+            self.stage.down()
+            self.stage = None
 
     def build(self, case, folder):
         """A cluster for the case, up and healthy; None when it can't be had."""
@@ -84,6 +94,9 @@ class Runner:
             say(f"the cluster didn't come up ({folder}): {e}")
             stage.down()
             return None
+        except BaseException:
+            stage.down()
+            raise
 
     def fit(self, lab, hardware):
         """Gives a cluster the hardware and the build that a case wants."""
@@ -110,10 +123,10 @@ class Runner:
         result = {"verdict": verdict.word, "problems": verdict.problems, "invalid": verdict.invalid}
         result |= {"figures": stage.figures | verdict.figures, "took_s": round((time.monotonic_ns() - stage.since) / 1e9, 1)}
         result |= {"load": os.getloadavg()[0], "folder": stage.cluster.folder}
-        self.note(case, stage, result)
+        self.note(case, result)
         return result, not broken and not verdict.problems
 
-    def note(self, case, stage, result):
+    def note(self, case, result):
         """Keeps and tells a result; the last attempt's counts."""
         self.results[case.name] = result
         say(f"  {result['verdict'].upper()} after {result.get('took_s', 0)} s {json.dumps(result.get('figures', {}))}")
@@ -145,6 +158,8 @@ def main():
     parser.add_argument("--folder", default=f"{os.path.dirname(net.TESTS)}/target/live")
     options = parser.parse_args()
     options.folder = os.path.abspath(options.folder)
+    # Whoever ends this ends the lab as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
     cases = chosen(options)
     if options.list:
         for case in cases:
