@@ -11,8 +11,8 @@ check-F3: setup ## fencing: every planted fault is caught by its claim
 	cargo test --locked -p fencing --features mutants --test mutants -- --nocapture
 
 check-F6: bench-fencing ## fencing: the same as bench-fencing
-bench-fencing: setup ## fencing: how fast each kind proves "off", beside the plain agent; ROUNDS=3
-	$(PYTHON) -m fencing.bench $(or $(ROUNDS),3)
+bench-fencing: setup ## fencing: how fast each kind proves "off", beside the plain agent; ROUNDS=5
+	$(PYTHON) -m fencing.bench $(or $(ROUNDS),5)
 
 check-F7: setup ## fencing: the contract of all kinds, and the page that leads to a new device
 	cargo test --locked -p fencing --test contract
