@@ -175,6 +175,20 @@ fn a_lost_registration_is_reported_and_never_renewed() {
 }
 
 #[test]
+fn a_registration_lost_over_one_of_two_paths_is_reported_and_never_renewed() {
+    let mut lab = Lab::new();
+    lab.claim(&claim()).unwrap();
+    lab.unit().keys.remove(&12);
+    assert!(lab.why(&claim()).contains("lost over a path"));
+    let trouble = lab.claim(&claim()).unwrap_err();
+    assert!(trouble.to_string().contains("over path-12 was lost"), "{trouble}");
+    assert!(!lab.unit().keys.contains_key(&12), "it was registered again");
+    // A target that goes on listing the key of a session that has ended.
+    lab.unit().keys.insert(99, key(US, 5).raw());
+    assert!(lab.why(&claim()).contains("lost over a path"), "the list alone was believed");
+}
+
+#[test]
 fn a_path_that_lost_its_registration_is_not_excluded() {
     let mut lab = Lab::new();
     lab.claim(&claim()).unwrap();

@@ -12,8 +12,10 @@ from fencing.guest import Guest, image
 IQN = "iqn.2026-01.test.fencing"
 #: LIO's units: the first two are one host's volumes, the third is for what only one test does.
 UNITS = ("data", "log", "lost")
+#: tgt's units, numbered from 1: one to be claimed, one whose claimant has to log in again.
+TGT_UNITS = ("tgt", "again")
 #: What a host's drives are, in order: unit and array.
-DRIVES = (("data", "lio"), ("data", "lio"), ("log", "lio"), ("lost", "lio"), ("tgt", "tgt"))
+DRIVES = (("data", "lio"), ("data", "lio"), ("log", "lio"), ("lost", "lio"), ("tgt", "tgt"), ("again", "tgt"))
 SIZE = 16 << 20
 
 LIO = """set -e
@@ -73,22 +75,37 @@ class Arrays:
         self.cleanup(self.array.cut)
 
     def _start_tgt(self):
-        control = {**parts.ENV, "TGT_IPC_SOCKET": f"{self.folder}/tgt"}
-        number = "1"
-        self.start("tgtd", ["tgtd", "-f", "-C", number, "--iscsi", f"portal=127.0.0.1:{self.ports['tgt']}"], control)
-        ask = ["tgtadm", "-C", number, "--lld", "iscsi"]
-        target = [*ask, "--mode", "target"]
-        wait_until(lambda: parts.run([*target, "--op", "show"], env=control).returncode == 0, "tgtd answers")
-        parts.must([*target, "--op", "new", "--tid", "1", "-T", f"{IQN}:tgt"], env=control)
-        unit = [*ask, "--mode", "logicalunit", "--tid", "1", "--lun", "1"]
-        parts.must([*unit, "--op", "new", "-b", self._disk("tgt")], env=control)
-        parts.must([*unit, "--op", "update", "--params", "scsi_sn=tgt"], env=control)
-        parts.must([*target, "--op", "bind", "--tid", "1", "-I", "ALL"], env=control)
+        self.control = {**parts.ENV, "TGT_IPC_SOCKET": f"{self.folder}/tgt"}
+        argv = ["tgtd", "-f", "-C", "1", "--iscsi", f"portal=127.0.0.1:{self.ports['tgt']}"]
+        self.start("tgtd", argv, self.control)
+        show = ("target", "--op", "show")
+        wait_until(lambda: self.tgtadm(*show, run=parts.run).returncode == 0, "tgtd answers")
+        self.tgtadm("target", "--op", "new", "--tid", "1", "-T", f"{IQN}:tgt")
+        for lun, name in enumerate(TGT_UNITS, start=1):
+            unit = ("logicalunit", "--tid", "1", "--lun", str(lun), "--op")
+            self.tgtadm(*unit, "new", "-b", self._disk(name))
+            self.tgtadm(*unit, "update", "--params", f"scsi_sn={name}")
+        self.tgtadm("target", "--op", "bind", "--tid", "1", "-I", "ALL")
+
+    def tgtadm(self, *more, run=parts.must):
+        """Tells tgtd something."""
+        return run(["tgtadm", "-C", "1", "--lld", "iscsi", "--mode", *more], env=self.control)
+
+    def end_sessions(self, host):
+        """Ends a host's sessions at tgt; its QEMU logs in again by itself. How many there were."""
+        shown = self.tgtadm("conn", "--op", "show", "--tid", "1")
+        ended = 0
+        for session in shown.split("Session: ")[1:]:
+            if f"{IQN}:{host.name}" in session:
+                number, connection = session.split()[0], session.split("Connection: ")[1].split()[0]
+                self.tgtadm("conn", "--op", "delete", "--tid", "1", "--sid", number, "--cid", connection)
+                ended += 1
+        return ended
 
     def _start_host(self, name, booted):
         more = ["-device", "virtio-scsi-pci,id=scsi"]
         for number, (unit, array) in enumerate(DRIVES):
-            lun = UNITS.index(unit) if array == "lio" else 1
+            lun = UNITS.index(unit) if array == "lio" else 1 + TGT_UNITS.index(unit)
             url = f"iscsi://127.0.0.1:{self.ports[array]}/{IQN}:{array}/{lun}"
             more += ["-drive", f"file={url},format=raw,if=none,id=d{number},file.initiator-name={IQN}:{name}"]
             more += ["-device", f"scsi-block,bus=scsi.0,drive=d{number},scsi-id={number}"]
@@ -102,7 +119,7 @@ class Host(Guest):
 
     def ready(self):
         super().ready()
-        found = "for n in 0 1 2 3 4; do ls /sys/bus/scsi/devices/?:0:$n:0/block 2> /dev/null; done; true"
+        found = "for n in 0 1 2 3 4 5; do ls /sys/bus/scsi/devices/?:0:$n:0/block 2> /dev/null; done; true"
         wait_until(lambda: len(self.must(found).split()) == len(DRIVES), "its drives are there")
         self.drives = [f"/dev/{name}" for name in self.must(found).split()]
         return self

@@ -27,6 +27,12 @@ def wait_until(condition, what, limit=90.0):
         time.sleep(0.02)
 
 
+def end_processes():
+    """Ends every process that these tests started, and forgets them."""
+    procs.end_all(PREFIX)
+    shutil.rmtree(procs.folder(PREFIX))
+
+
 def free_port(kind=socket.SOCK_STREAM):
     """A port of the loopback that nobody uses."""
     with socket.socket(socket.AF_INET, kind) as s:
@@ -107,7 +113,7 @@ class FencingCase(unittest.TestCase):
         self.program = parts.fence()
         self.folder = tempfile.mkdtemp(prefix="antipode-fence-")
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-        self.addCleanup(procs.end_all, PREFIX)
+        self.addCleanup(end_processes)
         self.secret = write(f"{self.folder}/secret", PASSWORD, 0o600)
 
     def start(self, name, argv, env=None):

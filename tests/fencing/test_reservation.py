@@ -1,6 +1,6 @@
 """`reservation` over SG_IO inside two initiator guests, against LIO and tgt: what the fenced host sees of it.
 
-sg_persist is the witness of keys and reservations; of the fenced host's writes it is the host itself, by fsync's result.
+sg_persist is the witness of keys and reservations; of the fenced host's writes it is that host itself, by fsync.
 """
 
 import shutil
@@ -9,7 +9,7 @@ import unittest
 
 from fencing import parts
 from fencing.arrays import Arrays
-from fencing.case import PREFIX, Outcome, order, seconds
+from fencing.case import PREFIX, Outcome, end_processes, order, seconds, wait_until
 from lab import procs
 
 OWNER, CLAIMANT, LATER = (f"0x0007{host:04x}01{epoch:06x}" for host, epoch in ((10, 4), (20, 5), (20, 6)))
@@ -29,7 +29,7 @@ class Reservation(unittest.TestCase):
         program = parts.fence()
         folder = tempfile.mkdtemp(prefix="antipode-arrays-")
         cls.addClassCleanup(shutil.rmtree, folder, ignore_errors=True)
-        cls.addClassCleanup(procs.end_all, PREFIX)
+        cls.addClassCleanup(end_processes)
 
         def begin(name, argv, env):
             return procs.start(PREFIX, name, argv, f"{folder}/{name}.log", env=env)
@@ -37,17 +37,20 @@ class Reservation(unittest.TestCase):
         cls.arrays = Arrays(folder, program, begin, cls.addClassCleanup)
         cls.owner, cls.claimant = cls.arrays.hosts
 
-    def claim(self, host, own, victims, *units, drain="1s", settle="1s", wwid=None, allowed=60):
-        """Our kind at work on a host, as the claimant `own` of units, excluding `victims`."""
+    def config(self, host, *units, drain="1s", settle="1s", wwid=None):
+        """A configuration of our kind on a host's paths to units."""
         tables = ""
         for unit in units:
             paths = ", ".join(f'"{path}"' for path in host.paths(unit))
             tables += f'[[device.volumes]]\nname = "{unit}"\nwwid = "{wwid or unit}"\npaths = [{paths}]\n'
         config = '[[host]]\nname = "tk-p1"\nfencing = [["pr"]]\n[[device]]\nname = "pr"\nkind = "reservation"\n'
-        config += f'drain = "{drain}"\nsettle = "{settle}"\noff_again = "2s"\n{tables}'
+        return f'{config}drain = "{drain}"\nsettle = "{settle}"\noff_again = "2s"\n{tables}'
+
+    def claim(self, host, own, victims, *units, allowed=60, **more):
+        """Our kind at work on a host, as the claimant `own` of units, excluding `victims`."""
+        host.must(f"cat > /tmp/fencing.toml <<'END'\n{self.config(host, *units, **more)}END")
         told = order("tk-p1", allowed, claims={unit: (own, victims) for unit in units}, checked=True)
-        script = f"cat > /tmp/fencing.toml <<'END'\n{config}END\nexec fence run /tmp/fencing.toml tk-p1 '{told}'"
-        return Outcome(*host.sh(script, limit=240), "")
+        return Outcome(*host.sh(f"exec fence run /tmp/fencing.toml tk-p1 '{told}'", limit=240), "")
 
     def assert_excluded(self, outcome, *units):
         self.assertIsNotNone(outcome.evidence, outcome.text)
@@ -112,6 +115,33 @@ class Reservation(unittest.TestCase):
         self.assertIn("was lost", outcome.text)
         self.assertIn("isn't renewed", " ".join(outcome.reasons))
         self.assertEqual((claimant.keys("lost"), claimant.reservation("lost")), ([], None))
+
+    def test_a_claimant_that_logged_in_again_at_tgt_reports_its_loss_and_does_not_register_again(self):
+        claimant = self.claimant
+        claimant.must(f"cat > /tmp/again.toml <<'END'\n{self.config(claimant, 'again')}END\nmkfifo /tmp/orders")
+        claimant.must("sleep 100000 > /tmp/orders < /dev/null 2>&1 &")
+        claimant.must("fence serve /tmp/again.toml < /tmp/orders > /tmp/again 2>&1 &")
+
+        def outcome(index):
+            told = order("tk-p1", 15, claims={"again": (CLAIMANT, [])}, checked=True, index=index)
+            claimant.must(f"echo '{told}' > /tmp/orders")
+            done = f"test $(grep -c '\"finished\"' /tmp/again) -ge {index} && cat /tmp/again"
+            lines = wait_until(lambda: claimant.sh(done)[1], "the order is finished").splitlines()
+            ends = [n for n, line in enumerate(lines) if '"finished"' in line]
+            begins = ends[index - 2] + 1 if index > 1 else 0
+            return Outcome(0, "\n".join(lines[begins:]), "")
+
+        self.assert_excluded(outcome(1), "again")
+        self.assertEqual(self.arrays.end_sessions(claimant), 2)
+        # tgt keeps the old session's key in its list, though nobody holds it any more.
+        path = claimant.paths("again")[0]
+        wait_until(lambda: claimant.sh(f"sg_persist -i -k {path}")[0] == 0, "it is logged in again")
+        self.assertEqual(claimant.keys("again"), [short(CLAIMANT)])
+        self.assertNotEqual(claimant.write(path), 0, "the new session isn't registered")
+        lost = outcome(2)
+        self.assertIsNone(lost.evidence, lost.text)
+        self.assertIn("was lost; it is never renewed", lost.text)
+        self.assertEqual(claimant.keys("again"), [short(CLAIMANT)], "it was registered again")
 
     def test_a_path_to_another_unit_is_found_out_before_anything_is_registered(self):
         before = self.claimant.keys("log")

@@ -1,4 +1,4 @@
-"""The page for newcomers, typed as it stands: each `sh` block is run, each line of the `text` block after it must be seen."""
+"""The page for newcomers, typed as it stands: each `sh` block is run, each line of the `text` after it must be seen."""
 
 import os
 import re

@@ -37,8 +37,12 @@ pub struct Policy {
 /// What this process remembers of a volume between calls.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    /// We were registered with this key.
+    /// We were registered with this key over every path.
     registered: Option<ReservationKey>,
+    /// As how many entries the target listed that key then; some list one per path, some one in all.
+    entries: usize,
+    /// A path was found without this key, which it had been given.
+    lost: Option<ReservationKey>,
     /// The victims' commands were aborted by us, under this key.
     aborted: Option<ReservationKey>,
     /// The victims have been absent since.
@@ -89,8 +93,13 @@ impl Volume {
         }
         check()?;
         let aptpl = self.aptpl()?;
-        self.register(own, aptpl)?;
-        memory.registered = Some(own);
+        if memory.registered == Some(own) {
+            self.confirm(own, aptpl, memory)?;
+        } else {
+            self.register(own, aptpl)?;
+            memory.entries = self.entries(own)?;
+            memory.registered = Some(own);
+        }
         let keys = self.keys_of_all_paths()?;
         if let Some(newer) = keys.iter().find(|key| is_newer(**key, claim)) {
             self.unregister(own);
@@ -125,6 +134,10 @@ impl Volume {
                 possible = Some(format!("our registration {} was lost; it isn't renewed", claim.own));
             } else if !keys.contains(&claim.own) {
                 possible = Some("not claimed".to_owned());
+            } else if memory.lost == Some(claim.own)
+                || memory.registered == Some(claim.own) && count(&keys, claim.own) < memory.entries
+            {
+                possible = Some(format!("our registration {} was lost over a path; it isn't renewed", claim.own));
             } else {
                 let ours = matches!(reservation, Some((holder, sort)) if sort == self.policy.sort.code()
                     && (holder.raw() == expected_holder || holder == claim.own));
@@ -203,6 +216,35 @@ impl Volume {
         Ok(())
     }
 
+    /// Makes sure that each path still has the registration that it was given, in a way that gives none to a path without.
+    /// A target may go on listing the key of a session that has ended, so the list alone doesn't tell.
+    fn confirm(&mut self, own: ReservationKey, aptpl: bool, memory: &mut Memory) -> Result<(), Trouble> {
+        for (name, path) in &mut self.paths {
+            let same = Order::Register { old: own.raw(), new: own.raw(), aptpl };
+            scsi::order(&mut **path, same).map_err(|fault| match fault {
+                Fault::Conflict => {
+                    memory.lost = Some(own);
+                    let because = format!(
+                        "our registration {own} over {name} was lost; it is never renewed: a new grant is needed"
+                    );
+                    Trouble::Refused { because }
+                }
+                other => on(name, "confirming our registration")(other),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The fewest entries of `own` that any path lists.
+    fn entries(&mut self, own: ReservationKey) -> Result<usize, Trouble> {
+        let mut fewest = usize::MAX;
+        for (name, path) in &mut self.paths {
+            let keys = scsi::read_keys(&mut **path).map_err(on(name, "reading the keys"))?;
+            fewest = fewest.min(count(&keys, own));
+        }
+        Ok(fewest)
+    }
+
     fn unregister(&mut self, own: ReservationKey) {
         for (name, path) in &mut self.paths {
             if let Err(fault) = scsi::order(&mut **path, Order::Register { old: own.raw(), new: 0, aptpl: false }) {
@@ -246,6 +288,10 @@ impl Volume {
             None => scsi::order(&mut **path, Order::Reserve(own, sort)).map_err(on(name, "reserving")),
         }
     }
+}
+
+fn count(keys: &[ReservationKey], wanted: ReservationKey) -> usize {
+    keys.iter().filter(|key| **key == wanted).count()
 }
 
 /// Whether `key` belongs to the host of a victim, under whatever epoch.
