@@ -45,7 +45,9 @@ class Fencing(unittest.TestCase):
             wanted = {f"panel-{h}": ("on", f"serial {self.cluster.chassis[h].name}") for h in self.cluster.fenced()}
             self.assertEqual(shown, wanted)
         ready = {(level["host"], level["level"]): level["ready"] for level in self.fencing()["levels"]}
-        self.assertEqual(ready, {(HOME, 1): True, (HOME, 2): False, (AWAY, 1): True, (AWAY, 2): False})
+        # The panels are level 1; "self" is level 2, or the witness' only one: nothing that a device could prove.
+        proven = {(HOME, 1): True, (HOME, 2): False, (AWAY, 1): True, (AWAY, 2): False, (WITNESS, 1): False}
+        self.assertEqual(ready, proven)
         # Read well, quick, and its owner said how quick: the loss would be declared without waiting for the lease.
         leader = self.cluster.leader()[0]
         self.cluster.wait_for(lambda: self.line(HOME, leader)["declares"] == "eager", "an eager declaration of tk-1")

@@ -75,3 +75,34 @@ impl FencingMetrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metrics;
+    use fencing::{Executor, FencingConfig};
+
+    /// A device that answers nothing, and what is shown of it once it was asked.
+    #[tokio::test]
+    async fn a_device_that_fails_shows_its_failures_and_no_age() {
+        let home = tempfile::tempdir().expect("a folder");
+        let config = FencingConfig::parse(
+            "[[host]]\nname = 'tk-1'\nfencing = [['bmc'], ['self']]\n\
+             [[device]]\nname = 'bmc'\nkind = 'command'\nprogram = '/bin/false'\nwired = 'ops-1'\n",
+        );
+        let config = config.unwrap_or_else(|problems| panic!("{problems:?}"));
+        let handle = Executor::start(&config, home.path()).expect("an executor");
+        let tested = handle.probe_all().await;
+        assert!(tested.iter().any(|tested| tested.trouble.is_some()), "{tested:?}");
+        let metrics = Metrics::new();
+        metrics.update_fencing(&handle.status());
+        let shown = metrics.render();
+        for line in [
+            "antipode_fence_failures_in_a_row{device=\"bmc\",kind=\"command\"} 1",
+            "antipode_fence_level_ready{host=\"tk-1\",level=\"1\"} 0",
+            "antipode_fence_attention{code=\"device-failing\",subject=\"bmc\"} 1",
+        ] {
+            assert!(shown.contains(line), "{line} is missing in\n{shown}");
+        }
+        assert!(!shown.contains("antipode_fence_proof_age_seconds{"), "{shown}");
+    }
+}

@@ -396,6 +396,25 @@ fn an_executor_that_is_cut_off_itself_calls_no_device_any_more() {
     assert!(shots(&world).is_empty() && world.hosts[&host("tk-1")].is_powered(), "{}", tail(&world));
 }
 
+#[test]
+fn a_host_that_returns_waits_out_an_executor_that_is_never_heard_of_again() {
+    let mut world = settled(19, SPEC);
+    cut_management(&mut world);
+    pass(&mut world, 11);
+    cut_off(&mut world, "tk-1", true);
+    let took_up = |world: &World| count(world, "FenceTaskStarted") > 0 && count(world, "\"executor\":\"os-1\"") > 0;
+    must(&mut world, 60, "os-1 took the task up", took_up);
+    world.power_off(&host("os-1"));
+    cut_off(&mut world, "tk-1", false);
+    must(&mut world, 60, "the task is called off", |world| count(world, "FenceTaskCancelled") > 0);
+    let called_off = world.now_ns;
+    must(&mut world, 120, "tk-1 is admitted again", |world| !lost(world, "tk-1"));
+    // Twice the device's 20 s and its settle time, and 10 s: only then is os-1 harmless, wherever it is.
+    let waited = Duration::from_nanos(world.now_ns - called_off);
+    assert!(waited >= Duration::from_secs(50), "{}\nwaited {waited:?}", tail(&world));
+    assert!(shots(&world).is_empty(), "{}", tail(&world));
+}
+
 /// The stories above see it when a guard is gone.
 #[cfg(feature = "mutants")]
 mod guards_are_watched {
