@@ -14,7 +14,8 @@ use super::orders::{Scope, place_scope};
 use crate::detector::Judgement;
 use quorum::id::{HostName, TaskId};
 use quorum::ledger::{
-    Claim, Command, Contrary, Decision, Ended, Incarnation, Initiator, Lost, LostCause, Override, PlaceScope, Subject,
+    Claim, Command, Contrary, Decision, Ended, Ground, Incarnation, Initiator, Lost, LostCause, Override, PlaceScope,
+    Subject,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -139,16 +140,17 @@ impl Engine {
         let refusal = |code, because: String, next: &str| Some(FenceRefusal { code, because, next: next.to_owned() });
         let commands = match act {
             FenceAct::Override { at_once, span_ms } => {
-                let mut named: Vec<Incarnation> = hosts.iter().flat_map(|host| self.ledger.unproven_on(host)).collect();
-                named.extend(admitted.iter().filter(|of| !named.contains(of)).cloned().collect::<Vec<_>>());
-                decision.names = named.iter().map(ToString::to_string).collect();
-                decision.refused = self.override_refusal(&decision, &named, &by);
+                let claims = self.claims_about(&hosts, &admitted);
+                decision.names = claims.iter().flat_map(names_of).collect();
+                decision.refused = self.override_refusal(&decision, &by);
                 by.shown = decision.shown();
                 let contrary = self.signs_of(&hosts);
-                let claim = Claim::Inert(named);
                 let span = span_ms.map_or(OVERRIDE_SPAN, |ms| Duration::from_millis(ms).min(OVERRIDE_SPAN));
-                let asked = Override { claim, contrary, at_once, span, by: by.clone() };
-                self.losing(admitted, &by).into_iter().chain([Command::Override(asked)]).collect()
+                let asked = |claim| {
+                    let (contrary, by) = (contrary.clone(), by.clone());
+                    Command::Override(Override { claim, contrary, at_once, span, by })
+                };
+                self.losing(admitted, &by).into_iter().chain(claims.into_iter().map(asked)).collect()
             }
             FenceAct::Run => {
                 let again = self.unfenced(&hosts);
@@ -239,6 +241,26 @@ impl Engine {
         must_be_lost.then_some(of)
     }
 
+    /// What a person vouches for: that admissions can do no harm, and that nothing of a newborn group is on a host that
+    /// never said so.
+    fn claims_about(&self, hosts: &[HostName], admitted: &[Incarnation]) -> Vec<Claim> {
+        let mut inert: Vec<Incarnation> = hosts.iter().flat_map(|host| self.ledger.unproven_on(host)).collect();
+        inert.extend(admitted.iter().filter(|of| !inert.contains(of)).cloned().collect::<Vec<_>>());
+        let mut claims: Vec<Claim> = if inert.is_empty() { Vec::new() } else { vec![Claim::Inert(inert)] };
+        for (group, state) in self.ledger.groups() {
+            let silent = |(owner, claim): &(&Incarnation, &quorum::ledger::Owner)| {
+                claim.ground == Ground::Place && hosts.contains(&owner.host)
+            };
+            let mut hosts: Vec<HostName> =
+                state.owners.iter().filter(silent).map(|(owner, _)| owner.host.clone()).collect();
+            hosts.dedup();
+            if !hosts.is_empty() {
+                claims.push(Claim::Absent { group: group.clone(), hosts });
+            }
+        }
+        claims
+    }
+
     fn losing(&self, hosts: Vec<Incarnation>, by: &Decision) -> Option<Command> {
         let lost = Lost { hosts, cause: LostCause::Operator(by.clone()) };
         (!lost.hosts.is_empty()).then_some(Command::Lost(lost))
@@ -284,9 +306,9 @@ impl Engine {
         [audit].into_iter().chain(denied).chain(tasks.into_iter().map(cancel)).collect()
     }
 
-    fn override_refusal(&self, decision: &FenceDecision, named: &[Incarnation], by: &Decision) -> Option<FenceRefusal> {
+    fn override_refusal(&self, decision: &FenceDecision, by: &Decision) -> Option<FenceRefusal> {
         let target = &decision.target;
-        if named.is_empty() {
+        if decision.names.is_empty() {
             let because = format!("no evidence is missing about {target}: nothing is held up by it");
             return Some(FenceRefusal { code: "nothing-missing", because, next: "antipode fence status".into() });
         }
@@ -384,5 +406,13 @@ impl Engine {
         groups.sort();
         groups.dedup();
         groups
+    }
+}
+
+/// What a claim is about, as people read it.
+pub(super) fn names_of(claim: &Claim) -> Vec<String> {
+    match claim {
+        Claim::Inert(named) => named.iter().map(ToString::to_string).collect(),
+        Claim::Absent { group, hosts } => hosts.iter().map(|host| format!("nothing of {group} on {host}")).collect(),
     }
 }

@@ -6,7 +6,7 @@ use super::core::Engine;
 use super::status::AttentionLine;
 use crate::policy::Mode;
 use quorum::id::HostName;
-use quorum::ledger::{Claim, Contrary, Ended, FenceOutcome, FenceTask, Incarnation};
+use quorum::ledger::{Contrary, Ended, FenceOutcome, FenceTask, Incarnation};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -132,10 +132,7 @@ impl Engine {
         let policy = &self.ledger.spec().policy;
         let pending = |(index, pending): (&quorum::id::LogIndex, &quorum::ledger::PendingOverride)| OverrideLine {
             index: index.0,
-            names: match &pending.asked.claim {
-                Claim::Inert(named) => named.iter().map(ToString::to_string).collect(),
-                Claim::Absent { group, hosts } => hosts.iter().map(|host| format!("{group} not on {host}")).collect(),
-            },
+            names: super::fence_order::names_of(&pending.asked.claim),
             needs: pending.permit.needs,
             agreed: pending.permit.agreed.iter().map(|decision| decision.by.to_string()).collect(),
             reason: pending.asked.by.reason.clone(),

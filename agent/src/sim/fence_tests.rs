@@ -96,7 +96,7 @@ fn is_protected(world: &World) -> bool {
     engine.and_then(|engine| engine.ledger().group(&erp())).is_some_and(|group| group.in_sync.len() == 2)
 }
 
-fn settled(seed: u64, spec: &str) -> World {
+fn founded(seed: u64, hosts: &[&str], spec: &str) -> World {
     let site = |name: &str| SiteName::new(name).expect("a name");
     let mut world = World::new(&WorldSpec {
         seed,
@@ -109,7 +109,7 @@ fn settled(seed: u64, spec: &str) -> World {
         watchdog_worst: Duration::from_millis(2_200),
         round_trip_max: Duration::from_millis(40),
     });
-    for name in ["tk-1", "os-1", "ng-1"] {
+    for name in hosts {
         world.power_on(&host(name));
     }
     pass(&mut world, 3);
@@ -119,6 +119,11 @@ fn settled(seed: u64, spec: &str) -> World {
     assert!(matches!(world.answers[&ticket], Answer::Done { .. }), "{:?}", world.answers[&ticket]);
     let leads = |world: &World| world.hosts[&host("ng-1")].engine().is_some_and(crate::engine::Engine::is_leader);
     must(&mut world, 20, "the witness leads", leads);
+    world
+}
+
+fn settled(seed: u64, spec: &str) -> World {
+    let mut world = founded(seed, &["tk-1", "os-1", "ng-1"], spec);
     must(&mut world, 30, "erp runs at home", |world| runs_on(world, "tk-1"));
     must(&mut world, 60, "erp is protected", is_protected);
     pass(&mut world, 15);
@@ -394,6 +399,24 @@ fn cut_off_executor() -> World {
 fn an_executor_that_is_cut_off_itself_calls_no_device_any_more() {
     let world = cut_off_executor();
     assert!(shots(&world).is_empty() && world.hosts[&host("tk-1")].is_powered(), "{}", tail(&world));
+}
+
+#[test]
+fn a_newborn_group_waits_for_a_host_that_never_was_there_until_a_person_vouches_for_it() {
+    let spec = SPEC.replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"5s\"\n");
+    let mut world = founded(20, &["tk-1", "ng-1"], &spec);
+    pass(&mut world, 30);
+    assert!(!runs_on(&world, "tk-1"), "{}", tail(&world));
+    let vouched = Request::Fence {
+        scope: Scope::Host(host("os-1")),
+        act: FenceAct::Override { at_once: false, span_ms: None },
+        reason: "it isn't delivered yet".into(),
+        dry_run: false,
+    };
+    let answer = ask(&mut world, local(), vouched);
+    assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
+    must(&mut world, 30, "erp runs at home", |world| runs_on(world, "tk-1"));
+    assert!(count(&world, "nothing of erp on os-1") > 0, "{}", tail(&world));
 }
 
 #[test]
