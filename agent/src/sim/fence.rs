@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// A call over the management network and back.
 const CALL: Duration = Duration::from_millis(120);
+/// From an engine's order to the executor.
+const HAND_OVER_NS: u64 = 1_000;
 /// How often an agent reads every device.
 const READ_EVERY: Duration = Duration::from_secs(10);
 /// What a power cycle through the played processor takes at worst: two readings a second apart, and the switching.
@@ -30,6 +32,10 @@ const TAKES_MS: u32 = 1_600;
 
 /// Something that happens between an executor and a device.
 pub(super) enum FenceHappening {
+    /// The executor gets an order.
+    Ordered { at: Executing, order: Box<fencing::FenceOrder> },
+    /// The executor is told to end a task.
+    Ended { at: Executing, because: String },
     /// A call reaches the device; its answer goes back.
     Called { at: Executing, call: CallId, device: DeviceName, act: Act },
     /// An answer arrives.
@@ -73,36 +79,49 @@ impl World {
         }
     }
 
-    /// An executor begins a task.
-    pub(super) fn fence(&mut self, host: &HostName, process: u64, order: &fencing::FenceOrder) {
+    /// An executor begins a task: in a moment, because the step that ordered it has more to be performed.
+    pub(super) fn fence(&mut self, host: &HostName, process: u64, order: fencing::FenceOrder) {
         let at = Executing { host: host.clone(), process, task: TaskId(order.task) };
         self.note(Some(host), format!("fencing {} he {} at {}", order.target, order.he, order.stamp));
-        match Plan::of(&self.fences.topology, order) {
-            Ok(plan) => {
-                let now = self.fence_moment();
-                self.fences.sessions.insert(at.clone(), Session::new(plan, now));
-                self.drive(&at, session::Input::Tick);
-            }
-            Err(no_plan) => {
-                let because = no_plan.to_string();
-                self.input(host, Input::Fenced { task: at.task, fenced: Fenced::Unproven { because } });
-                self.input(host, Input::Fenced { task: at.task, fenced: Fenced::Finished });
-            }
-        }
+        let ordered = FenceHappening::Ordered { at, order: Box::new(order) };
+        self.at(self.now_ns + HAND_OVER_NS, Happening::Fence(ordered));
     }
 
     /// An executor is told to end a task.
     pub(super) fn end_fencing(&mut self, host: &HostName, process: u64, (task, because): (TaskId, String)) {
         let at = Executing { host: host.clone(), process, task };
-        if self.fences.sessions.contains_key(&at) {
-            self.drive(&at, session::Input::Cancelled { because });
-        } else {
-            self.input(host, Input::Fenced { task, fenced: Fenced::Finished });
+        self.at(self.now_ns + HAND_OVER_NS, Happening::Fence(FenceHappening::Ended { at, because }));
+    }
+
+    fn begin_fencing(&mut self, at: &Executing, order: &fencing::FenceOrder) {
+        match Plan::of(&self.fences.topology, order) {
+            Ok(plan) => {
+                let now = self.fence_moment();
+                self.fences.sessions.insert(at.clone(), Session::new(plan, now));
+                self.drive(at, session::Input::Tick);
+            }
+            Err(no_plan) => {
+                let because = no_plan.to_string();
+                self.say(at, Fenced::Unproven { because });
+                self.say(at, Fenced::Finished);
+            }
+        }
+    }
+
+    /// Tells an executor's engine, if it is still that process.
+    fn say(&mut self, at: &Executing, fenced: Fenced) {
+        if self.process_of(&at.host) == Some(at.process) {
+            self.input(&at.host, Input::Fenced { task: at.task, fenced });
         }
     }
 
     pub(super) fn fence_happens(&mut self, happening: FenceHappening) {
         match happening {
+            FenceHappening::Ordered { at, order } => self.begin_fencing(&at, &order),
+            FenceHappening::Ended { at, because } if self.fences.sessions.contains_key(&at) => {
+                self.drive(&at, session::Input::Cancelled { because });
+            }
+            FenceHappening::Ended { at, .. } => self.say(&at, Fenced::Finished),
             FenceHappening::Called { at, call, device, act } => {
                 let answer = self.called(&at, &device, act);
                 let answered = FenceHappening::Answered { at, call, answer };
@@ -139,13 +158,13 @@ impl World {
                         Verdict::Proven { evidence } => Fenced::Proven(Box::new(evidence)),
                         Verdict::Unproven(why) => Fenced::Unproven { because: why.to_string() },
                     };
-                    self.input(&at.host, Input::Fenced { task: at.task, fenced });
+                    self.say(at, fenced);
                 }
             }
         }
         if is_finished {
             self.fences.sessions.remove(at);
-            self.input(&at.host, Input::Fenced { task: at.task, fenced: Fenced::Finished });
+            self.say(at, Fenced::Finished);
         } else if let Some(deadline) = deadline {
             let at_ns = nanos(deadline.since_start()).max(self.now_ns + 1_000);
             self.at(at_ns, Happening::Fence(FenceHappening::Tick(at.clone())));

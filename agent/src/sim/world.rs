@@ -502,7 +502,7 @@ impl World {
                 self.note(Some(name), format!("halt: {because}"));
                 self.kill_agent(name);
             }
-            Effect::Fence(order) => self.fence(name, process, &order),
+            Effect::Fence(order) => self.fence(name, process, *order),
             Effect::OutwaitFence { task, .. } => self.end_fencing(name, process, (task, String::new())),
             Effect::CancelFence { task, because, .. } => self.end_fencing(name, process, (task, because)),
             Effect::FenceReadmitted { .. } => {}
