@@ -90,3 +90,61 @@ fn millis(span: Duration) -> u32 {
     // Rounded up: a path is never called quicker or fresher than it is.
     u32::try_from(span.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fencing::findings::Outlook;
+    use fencing::reading::{Observed, Power};
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    /// One BMC of tk-1 as its last reading left it: read 2 s ago within 100 ms, showing "on".
+    fn status(trouble: Option<&str>) -> Status {
+        let table = "name = 'bmc'\nkind = 'command'\nprogram = '/bmc'\nwired = 'ops-1'".parse().expect("TOML");
+        let facts = fencing::device::build(table).expect("a good device").facts().clone();
+        let device = DeviceStatus {
+            facts,
+            proof_age: Some(MS(2_000)),
+            latency: Some(MS(100)),
+            shows: Some(Observed::Power(Power::On)),
+            trouble: trouble.map(str::to_owned),
+            failures_in_a_row: u32::from(trouble.is_some()),
+        };
+        let outlook = Outlook {
+            host: fencing::name::HostName::new("tk-1").expect("a name"),
+            level: 1,
+            would_prove: Some(EvidenceKind::PoweredOff),
+            why_not: None,
+            oldest_proof: Some(MS(2_000)),
+            ready: trouble.is_none(),
+        };
+        Status { devices: vec![device], outlook: vec![outlook], attention: Vec::new(), under_way: Vec::new() }
+    }
+
+    fn paths(within: Option<Duration>) -> Paths {
+        let levels = vec![vec!["bmc".to_owned()], vec!["self".to_owned()]];
+        Paths {
+            levels: BTreeMap::from([(HostName::new("tk-1").expect("a name"), levels)]),
+            within: within.map(|within| ("bmc".to_owned(), within)).into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn a_level_that_was_read_well_says_how_long_it_takes_only_if_its_owner_did() {
+        let [untimed] = &paths(None).prospects(&status(None))[..] else { panic!("one host has a device") };
+        assert_eq!((untimed.devices, untimed.proven_ms_ago, untimed.takes_ms), (1, Some(2_000), None));
+        let [timed] = &paths(Some(MS(1_500))).prospects(&status(None))[..] else { panic!("one host has a device") };
+        // To switch 1.5 s, to poll 0.5 s, to settle 1 s, and three readings.
+        assert_eq!(timed.takes_ms, Some(1_500 + 500 + 1_000 + 300));
+        assert_eq!(timed.running, Some(SeenRunning { device: "bmc".into(), ms_ago: 2_000 }));
+    }
+
+    #[test]
+    fn a_device_in_trouble_proves_nothing_now() {
+        let [prospect] = &paths(Some(MS(1_500))).prospects(&status(Some("can't be reached")))[..] else {
+            panic!("one host has a device")
+        };
+        assert_eq!((prospect.devices, prospect.proven_ms_ago, prospect.takes_ms), (0, None, None));
+    }
+}
