@@ -435,7 +435,8 @@ fn a_host_that_returns_waits_out_an_executor_that_is_never_heard_of_again() {
     // Twice the device's 20 s and its settle time, and 10 s: only then is os-1 harmless, wherever it is.
     let waited = Duration::from_nanos(world.now_ns - called_off);
     assert!(waited >= Duration::from_secs(50), "{}\nwaited {waited:?}", tail(&world));
-    assert!(shots(&world).is_empty(), "{}", tail(&world));
+    // os-1 is lost itself by then, and fenced; nobody shoots the one that came back.
+    assert!(shots(&world).iter().all(|(_, target)| target == "os-1"), "{}", tail(&world));
 }
 
 /// The stories above see it when a guard is gone.
