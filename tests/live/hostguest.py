@@ -93,7 +93,7 @@ def image(folder, binary, files, dog="softdog"):
     masked = {f"etc/systemd/system/{name}.target": b"/dev/null" for name in SLEEP_TARGETS}
     out = f"{folder}/host-{dog}.cpio"
     with open(out, "wb") as f:
-        f.write(build._cpio(_entries(contents, masked)))
+        f.write(build.cpio(_entries(contents, masked)))
     return vmlinuz, out, dog
 
 
