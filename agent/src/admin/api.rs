@@ -1,8 +1,9 @@
 //! The JSON documents of the admin API. Fields are only ever added; `api_version` counts changes that break a reader.
 
 use super::Exit;
+use crate::config::Problem;
 use crate::engine::{API_VERSION, Order};
-use quorum::id::{GroupName, HostName, LogIndex};
+use quorum::id::{GroupName, LogIndex};
 use quorum::ledger::PlanKind;
 use quorum::timing::Timing;
 use serde::{Deserialize, Serialize};
@@ -31,9 +32,9 @@ pub struct MoveAsked {
     pub kind: String,
     /// Which group.
     pub group: GroupName,
-    /// Where to; chosen if absent.
+    /// Where to, a host or a site; chosen if absent.
     #[serde(default)]
-    pub to: Option<HostName>,
+    pub to: Option<String>,
     /// Why.
     #[serde(default)]
     pub reason: String,
@@ -71,12 +72,15 @@ pub struct DoneDocument {
     pub index: u64,
     /// What became so, for people.
     pub detail: String,
+    /// Which host says so.
+    #[serde(default)]
+    pub seen_by: String,
 }
 
 impl DoneDocument {
     /// It took effect at `index`.
     pub fn new(index: LogIndex, detail: String) -> Self {
-        Self { api_version: API_VERSION, index: index.0, detail }
+        Self { api_version: API_VERSION, index: index.0, detail, seen_by: String::new() }
     }
 }
 
@@ -102,6 +106,13 @@ pub struct ErrorDocument {
     pub error: ErrorLine,
     /// The exit status of the command line.
     pub exit: u8,
+    /// Everything that is wrong with a file, where that is the error.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub problems: Box<[Problem]>,
+}
+
+fn is_nothing(problems: &[Problem]) -> bool {
+    problems.is_empty()
 }
 
 impl ErrorDocument {
@@ -113,7 +124,7 @@ impl ErrorDocument {
             workload: "nothing changes for any workload".to_owned(),
             next: next.into(),
         };
-        Self { api_version: API_VERSION, error, exit: exit.code() }
+        Self { api_version: API_VERSION, error, exit: exit.code(), problems: Box::default() }
     }
 
     /// The same error with another meaning for the workload.

@@ -1,7 +1,10 @@
 //! One question to the engine's loop and its answer, with a limit.
 
 use super::{Asked, DoneDocument, ErrorDocument, Exit, TimingDocument};
-use crate::engine::{Answer, FenceDecision, FenceView, Request, StatusDocument};
+use crate::engine::{
+    Answer, ChainDocument, CheckDocument, FenceDecision, FenceView, PlansDocument, Request, SpecDocument,
+    StatusDocument,
+};
 use quorum::ledger::Person;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +24,14 @@ pub(super) enum Told {
     Fencing(Box<FenceView>),
     /// The time spans.
     Timing(Box<TimingDocument>),
+    /// The plans.
+    Plans(Box<PlansDocument>),
+    /// The spec in force.
+    Spec(Box<SpecDocument>),
+    /// The end of the audit chain.
+    Chain(Box<ChainDocument>),
+    /// A spec was only checked.
+    Checked(Box<CheckDocument>),
 }
 
 /// Asks and waits.
@@ -47,6 +58,10 @@ fn told(answer: Answer) -> Result<Told, ErrorDocument> {
             Err(ErrorDocument::new(Exit::Approval, "awaits-approval", text, next))
         }
         Answer::Timing(timing) => Ok(Told::Timing(Box::new(TimingDocument::of(&timing)))),
+        Answer::Plans(plans) => Ok(Told::Plans(plans)),
+        Answer::Spec(spec) => Ok(Told::Spec(spec)),
+        Answer::Chain(chain) => Ok(Told::Chain(chain)),
+        Answer::Checked(checked) => Ok(Told::Checked(checked)),
         Answer::Refused { code, because, workload, next } => {
             Err(ErrorDocument::new(Exit::Refused, code, because, next).meaning(workload))
         }

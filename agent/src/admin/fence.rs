@@ -10,7 +10,7 @@
 //! Invariant: no document holds a secret. The fencing crate masks its own; nothing here reads a spec.
 
 use super::ask::{Told, ask};
-use super::route::{Served, defect, json, read, told};
+use super::route::{Served, defect, json, read, signed};
 use super::{ErrorDocument, Exit};
 use crate::engine::{API_VERSION, FenceAct, FenceDecision, FenceView, Request, Scope};
 use bytes::Bytes;
@@ -18,7 +18,6 @@ use fencing::FenceOrder;
 use fencing::executor::{DeviceStatus, DryRun, Status, Tested};
 use fencing::findings::{Attention, Outlook};
 use fencing::request::Stamp;
-use hyper::Method;
 use hyper::body::Incoming;
 use quorum::id::HostName;
 use quorum::ledger::Person;
@@ -167,23 +166,7 @@ pub struct FenceHistoryDocument {
     pub records: Vec<serde_json::Value>,
 }
 
-/// Answers a request below `/v1/fence`; none if it isn't one.
-pub(super) async fn route(
-    state: &Served,
-    by: &Person,
-    (method, path, query): (&Method, &[&str], Option<&str>),
-    body: Incoming,
-) -> Option<Result<Bytes, ErrorDocument>> {
-    match (method, path) {
-        (&Method::GET, ["v1", "fence"]) => Some(status(state, by.clone()).await),
-        (&Method::POST, ["v1", "fence", "test"]) => Some(test(state, body).await),
-        (&Method::POST, ["v1", "fence", "order"]) => Some(order(state, by.clone(), body).await),
-        (&Method::GET, ["v1", "fence", "history"]) => Some(history(state, query).await),
-        _ => None,
-    }
-}
-
-async fn status(state: &Served, by: Person) -> Result<Bytes, ErrorDocument> {
+pub(super) async fn status(state: &Served, by: Person) -> Result<Bytes, ErrorDocument> {
     let Told::Fencing(log) = ask(&state.requests, by, Request::FenceStatus).await? else { return Err(defect()) };
     let Status { devices, outlook, attention, under_way } = state.fence.status();
     Ok(json(&FenceDocument {
@@ -196,7 +179,7 @@ async fn status(state: &Served, by: Person) -> Result<Bytes, ErrorDocument> {
     }))
 }
 
-async fn test(state: &Served, body: Incoming) -> Result<Bytes, ErrorDocument> {
+pub(super) async fn test(state: &Served, body: Incoming) -> Result<Bytes, ErrorDocument> {
     let FenceTestAsked { host } = read(body).await?;
     let tested = match host.map(|host| fencing::name::HostName::new(host.as_str())) {
         None => state.fence.probe_all().await,
@@ -213,8 +196,8 @@ async fn test(state: &Served, body: Incoming) -> Result<Bytes, ErrorDocument> {
     Ok(json(&FenceTestDocument { api_version: API_VERSION, is_good, tested }))
 }
 
-async fn order(state: &Served, by: Person, body: Incoming) -> Result<Bytes, ErrorDocument> {
-    let FenceAsked { scope, act, reason, confirm, dry_run } = read(body).await?;
+pub(super) async fn order(state: &Served, by: Person, asked: FenceAsked) -> Result<Bytes, ErrorDocument> {
+    let FenceAsked { scope, act, reason, confirm, dry_run } = asked;
     let is_grave = matches!(act, FenceAct::Override { .. } | FenceAct::Run);
     if !dry_run && is_grave && name_of(&scope) != Some(confirm.as_str()) {
         let text = "the target's name isn't given twice";
@@ -230,7 +213,7 @@ async fn order(state: &Served, by: Person, body: Incoming) -> Result<Bytes, Erro
             let hosts = if act == FenceAct::Run { dry_runs(state, by, &scope).await? } else { Vec::new() };
             Ok(json(&FenceDryDocument { api_version: API_VERSION, decision: *decision, hosts }))
         }
-        other => told(other),
+        other => signed(&state.host, other),
     }
 }
 
@@ -258,7 +241,7 @@ async fn dry_runs(state: &Served, by: Person, scope: &Scope) -> Result<Vec<DryRu
     Ok(meant.filter_map(|host| dry(&host.name)).collect())
 }
 
-async fn history(state: &Served, query: Option<&str>) -> Result<Bytes, ErrorDocument> {
+pub(super) async fn history(state: &Served, query: Option<&str>) -> Result<Bytes, ErrorDocument> {
     let count = query.and_then(|query| query.strip_prefix("count=")).map_or(Ok(HISTORY), str::parse);
     let Ok(count) = count else {
         return Err(ErrorDocument::new(Exit::Usage, "malformed-request", "`count` is no number", "leave it out"));

@@ -23,7 +23,7 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// What a scrape is answered from.
 struct Scraped {
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     requests: mpsc::Sender<Asked>,
     fence: fencing::Handle,
 }
@@ -31,11 +31,12 @@ struct Scraped {
 pub(super) fn serve(
     address: SocketAddr,
     (requests, fence): (mpsc::Sender<Asked>, fencing::Handle),
+    metrics: Arc<Metrics>,
 ) -> std::io::Result<AbortHandle> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let scraped = Arc::new(Scraped { metrics: Metrics::new(), requests, fence });
+    let scraped = Arc::new(Scraped { metrics, requests, fence });
     Ok(tokio::spawn(accept(listener, scraped)).abort_handle())
 }
 

@@ -5,7 +5,10 @@
 //!                    (HTTP/1.1, JSON)        ▲                    │
 //!                                            └────── Answer ──────┘
 //! ```
-//! Contract: who asks is what the kernel says of the socket's other end, never what the request says of itself; a
+//! From another machine the same API is asked over mutual TLS ([`connect`], `[admin] listen`).
+//!
+//! Contract: who asks is what the kernel says of the socket's other end, or what the certificate says at the other end
+//! of TLS, never what the request says of itself; every request takes a least role (`roles`); a
 //! request that names no reason is kept without one; every error says its code, what it means for the workload and
 //! the next command, and the exit status that the command line ends with.
 //!
@@ -13,22 +16,30 @@
 
 mod api;
 mod ask;
+mod audit;
 mod events;
 mod explain;
 mod fence;
 mod metrics;
 mod person;
+mod remote;
+mod revisions;
+mod roles;
 mod route;
 mod socket;
+mod tls;
 
 pub use api::{
     ApplyAsked, DoneDocument, ErrorDocument, ErrorLine, MoveAsked, OrderAsked, TimingComputed, TimingDocument,
     TimingLine,
 };
+pub use audit::{AUDIT_FILE, AuditDocument, AuditLine};
 pub use events::EventsDocument;
 pub use explain::{Explanation, Fact, Subject, explain};
 pub use fence::{FenceAsked, FenceTestAsked};
+pub use revisions::{RevisionDocument, RevisionLine, RevisionsDocument, keep as keep_revision};
 pub use socket::{Admin, SOCKET_NAME, serve};
+pub use tls::{PORT, connect};
 
 use crate::engine::{Answer, Request};
 use quorum::ledger::Person;

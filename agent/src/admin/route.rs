@@ -3,25 +3,30 @@
 //! ```text
 //! GET  /v1/status                StatusDocument
 //! GET  /v1/timing                TimingDocument
+//! GET  /v1/plans                 PlansDocument   open plans and the last closed ones
+//! GET  /v1/spec                  SpecDocument    the spec in force
+//! GET  /v1/revisions[/REVISION]  RevisionsDocument, RevisionDocument   those that this agent has seen
 //! GET  /v1/explain/KIND/NAME     Explanation     KIND: site, host, group, plan
-//! POST /v1/apply                 ApplyAsked -> DoneDocument
+//! GET  /v1/events?after=BYTE     EventsDocument
+//! GET  /v1/fence                 FenceDocument   what could be proven; more: [`fence`]
+//! GET  /v1/audit                 AuditDocument   the records, and whether they are whole
+//! POST /v1/apply                 ApplyAsked -> DoneDocument, or CheckDocument if only checked
 //! POST /v1/move                  MoveAsked  -> DoneDocument
 //! POST /v1/order                 OrderAsked -> DoneDocument
 //! POST /v1/transfer/HOST         DoneDocument
-//! GET  /v1/events?after=BYTE     EventsDocument
-//! …    /v1/fence…                see `fence`
 //! ```
-//! Errors are ErrorDocuments.
+//! Errors are ErrorDocuments. Who may ask what: [`super::roles`].
 
 use super::ask::{Told, ask};
-use super::{ApplyAsked, Asked, ErrorDocument, Exit, MoveAsked, OrderAsked, Subject, explain, fence};
+use super::roles::{Call, Caller, fence_needs, find, order_needs};
+use super::{ApplyAsked, Asked, ErrorDocument, Exit, FenceAsked, MoveAsked, OrderAsked, Subject, explain, fence};
 use crate::engine::{Move, Request};
+use crate::pki::Role;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use quorum::id::VoterId;
-use quorum::ledger::Person;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
@@ -39,127 +44,216 @@ pub(super) struct Served {
     pub data_dir: PathBuf,
     /// This host's fence devices.
     pub fence: fencing::Handle,
+    /// This host.
+    pub host: String,
+}
+
+/// One request on its way to an answer.
+struct Question<'a> {
+    state: &'a Served,
+    caller: Caller,
+    stars: Vec<&'a str>,
+    query: Option<&'a str>,
+    body: Incoming,
 }
 
 /// Answers one request.
-pub(super) async fn answer(state: &Served, by: Person, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
-    match route(state, by, request).await {
+pub(super) async fn answer(state: &Served, caller: Caller, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
+    match route(state, caller, request).await {
         Ok(body) => respond(StatusCode::OK, body),
+        Err(error) if error.error.code == TOO_WEAK => respond(StatusCode::FORBIDDEN, json(&error)),
         Err(error) => respond(status_of(error.exit()), json(&error)),
     }
 }
 
-async fn route(state: &Served, by: Person, request: hyper::Request<Incoming>) -> Result<Bytes, ErrorDocument> {
-    let to = &state.requests;
+const TOO_WEAK: &str = "role-too-weak";
+
+/// Whether the caller may; the error says which role could.
+fn permit(caller: &Caller, least: Role) -> Result<(), ErrorDocument> {
+    if caller.role >= least {
+        return Ok(());
+    }
+    let text = format!("{} is {}; this takes the role {least}", caller.person.name, caller.role);
+    Err(ErrorDocument::new(Exit::Refused, TOO_WEAK, text, format!("ask somebody with the role {least}")))
+}
+
+async fn route(state: &Served, caller: Caller, request: hyper::Request<Incoming>) -> Result<Bytes, ErrorDocument> {
     let (head, body) = request.into_parts();
-    let segments: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();
-    let is = |method: &Method, path: &[&str]| head.method == *method && segments == path;
-    if is(&Method::GET, &["v1", "status"]) {
-        return told(ask(to, by, Request::Status).await?);
+    let Some((route, stars)) = find(&head.method, head.uri.path()) else {
+        let text = format!("{} {} is not part of the admin API", head.method, head.uri.path());
+        let next = "antipode help; agent and command line differ in version";
+        return Err(ErrorDocument::new(Exit::Usage, "unknown-request", text, next));
+    };
+    permit(&caller, route.least)?;
+    Question { state, caller, stars, query: head.uri.query(), body }.answer(route.call).await
+}
+
+impl Question<'_> {
+    // dispatcher: one arm a request.
+    async fn answer(self, call: Call) -> Result<Bytes, ErrorDocument> {
+        match call {
+            Call::Status => self.ask(Request::Status).await,
+            Call::Timing => self.ask(Request::Timing).await,
+            Call::Plans => self.ask(Request::Plans).await,
+            Call::Spec => self.ask(Request::Spec).await,
+            Call::Revisions => self.read_only(super::revisions::list).await,
+            Call::Revision => {
+                let number = self.stars[0].to_owned();
+                self.read_only(move |dir| super::revisions::one(dir, &number)).await
+            }
+            Call::Explain => self.explain().await,
+            Call::Events => self.events().await,
+            Call::Audit => self.audit().await,
+            Call::Fence => fence::status(self.state, self.caller.person).await,
+            Call::FenceTest => fence::test(self.state, self.body).await,
+            Call::FenceOrder => self.fence_order().await,
+            Call::FenceHistory => fence::history(self.state, self.query).await,
+            Call::Apply => self.apply().await,
+            Call::Move => self.start_move().await,
+            Call::Order => self.order().await,
+            Call::Transfer => self.transfer().await,
+        }
     }
-    if is(&Method::GET, &["v1", "timing"]) {
-        return told(ask(to, by, Request::Timing).await?);
+
+    async fn told(&self, request: Request) -> Result<Told, ErrorDocument> {
+        ask(&self.state.requests, self.caller.person.clone(), request).await
     }
-    if is(&Method::POST, &["v1", "apply"]) {
-        let ApplyAsked { source, dry_run, reason } = read(body).await?;
-        return told(ask(to, by, Request::Apply { source, dry_run, reason }).await?);
+
+    /// The document, with who says so where it doesn't say by itself.
+    fn told_as(&self, told: Told) -> Result<Bytes, ErrorDocument> {
+        signed(&self.state.host, told)
     }
-    if is(&Method::POST, &["v1", "move"]) {
-        let asked: MoveAsked = read(body).await?;
-        return told(ask(to, by, Request::Move(moved(asked)?)).await?);
+
+    async fn ask(&self, request: Request) -> Result<Bytes, ErrorDocument> {
+        self.told_as(self.told(request).await?)
     }
-    if is(&Method::POST, &["v1", "order"]) {
-        let OrderAsked { order, reason } = read(body).await?;
-        return told(ask(to, by, Request::Order { order, reason }).await?);
-    }
-    if is(&Method::GET, &["v1", "events"]) {
-        return events(state, head.uri.query()).await;
-    }
-    if let (&Method::POST, ["v1", "transfer", host]) = (&head.method, segments.as_slice()) {
-        return transfer(to, by, host).await;
-    }
-    if let (&Method::GET, ["v1", "explain", kind, name]) = (&head.method, segments.as_slice()) {
-        return explained(to, by, (kind, name)).await;
-    }
-    if segments.get(1) == Some(&"fence")
-        && let Some(answer) = fence::route(state, &by, (&head.method, &segments, head.uri.query()), body).await
+
+    /// Reads the agent's folder on a thread that may block.
+    async fn read_only<T, F>(&self, read: F) -> Result<Bytes, ErrorDocument>
+    where
+        T: Serialize + Send + 'static,
+        F: FnOnce(&std::path::Path) -> Result<T, ErrorDocument> + Send + 'static,
     {
-        return answer;
+        let data_dir = self.state.data_dir.clone();
+        let read = tokio::task::spawn_blocking(move || read(&data_dir)).await;
+        read.map_err(|_panicked| defect())?.map(|document| json(&document))
     }
-    let text = format!("{} {} is not part of the admin API", head.method, head.uri.path());
-    Err(ErrorDocument::new(
-        Exit::Usage,
-        "unknown-request",
-        text,
-        "antipode help; agent and command line differ in version",
-    ))
+
+    async fn apply(self) -> Result<Bytes, ErrorDocument> {
+        let (to, person, host) = (self.state.requests.clone(), self.caller.person.clone(), self.state.host.clone());
+        let ApplyAsked { source, dry_run, reason } = read(self.body).await?;
+        // What only the kinds know is looked at here; a spec with such a problem is checked and not applied.
+        let of_kinds = crate::driver::work::kind_problems("the spec", &source);
+        let only_check = dry_run || !of_kinds.is_empty();
+        match ask(&to, person, Request::Apply { source, dry_run: only_check, reason }).await? {
+            Told::Checked(mut checked) => {
+                checked.problems.extend(of_kinds);
+                checked.problems.sort_by_key(|problem| problem.line);
+                if checked.problems.is_empty() { Ok(json(&checked)) } else { Err(refused(*checked)) }
+            }
+            other => signed(&host, other),
+        }
+    }
+
+    async fn start_move(self) -> Result<Bytes, ErrorDocument> {
+        let (to, person, host) = (self.state.requests.clone(), self.caller.person.clone(), self.state.host.clone());
+        let asked: MoveAsked = read(self.body).await?;
+        signed(&host, ask(&to, person, Request::Move(moved(asked)?)).await?)
+    }
+
+    async fn order(self) -> Result<Bytes, ErrorDocument> {
+        let (to, caller, host) = (self.state.requests.clone(), self.caller.clone(), self.state.host.clone());
+        let OrderAsked { order, reason } = read(self.body).await?;
+        permit(&caller, order_needs(&order))?;
+        signed(&host, ask(&to, caller.person, Request::Order { order, reason }).await?)
+    }
+
+    async fn fence_order(self) -> Result<Bytes, ErrorDocument> {
+        let asked: FenceAsked = read(self.body).await?;
+        permit(&self.caller, fence_needs(&asked.act, asked.dry_run))?;
+        fence::order(self.state, self.caller.person, asked).await
+    }
+
+    async fn explain(&self) -> Result<Bytes, ErrorDocument> {
+        let (kind, name) = (self.stars[0], self.stars[1]);
+        let Some(subject) = Subject::parse(kind) else {
+            let text = format!("{kind:?} can't be explained");
+            return Err(ErrorDocument::new(Exit::Usage, "unknown-subject", text, "explain site, host, group or plan"));
+        };
+        let Told::Status(status) = self.told(Request::Status).await? else { return Err(defect()) };
+        let Some(explanation) = explain(&status, subject, name) else {
+            let text = format!("the cluster knows no {kind} {name:?} here");
+            return Err(ErrorDocument::new(Exit::Error, "unknown-name", text, "antipode status lists all names"));
+        };
+        Ok(json(&explanation))
+    }
+
+    /// The engine knows voters by number; people know hosts.
+    async fn transfer(&self) -> Result<Bytes, ErrorDocument> {
+        let host = self.stars[0];
+        let Told::Status(status) = self.told(Request::Status).await? else { return Err(defect()) };
+        let Some(voter) = status.quorum.members.iter().find(|voter| voter.host == host) else {
+            let text = format!("{host} doesn't vote");
+            let next = "antipode quorum status lists the voters";
+            return Err(ErrorDocument::new(Exit::Refused, "not-a-voter", text, next));
+        };
+        self.ask(Request::Transfer(VoterId(voter.id))).await
+    }
+
+    async fn events(&self) -> Result<Bytes, ErrorDocument> {
+        let after = self.query.and_then(|query| query.strip_prefix("after=")).map_or(Ok(0), str::parse);
+        let Ok(after) = after else {
+            let text = "`after` is no number of bytes";
+            let next = "leave it out to read from the beginning";
+            return Err(ErrorDocument::new(Exit::Usage, "malformed-request", text, next));
+        };
+        self.read_only(move |dir| super::events::read(dir, after)).await
+    }
+
+    /// The chain's end first: what the file lacks of it is missing, what it has beyond it came later.
+    async fn audit(&self) -> Result<Bytes, ErrorDocument> {
+        let Told::Chain(chain) = self.told(Request::Chain).await? else { return Err(defect()) };
+        self.read_only(move |dir| super::audit::read(dir, &chain)).await
+    }
 }
 
 fn moved(asked: MoveAsked) -> Result<Move, ErrorDocument> {
     let Some(kind) = asked.plan_kind() else {
         let text = format!("{:?} is no kind of move", asked.kind);
-        return Err(ErrorDocument::new(
-            Exit::Usage,
-            "unknown-move",
-            text,
-            "failover, switchover, failback or reprotect",
-        ));
+        let next = "failover, switchover, failback or reprotect";
+        return Err(ErrorDocument::new(Exit::Usage, "unknown-move", text, next));
     };
-    Ok(Move { kind, group: asked.group, to: asked.to, reason: asked.reason, dry_run: asked.dry_run })
+    let MoveAsked { group, to: toward, reason, dry_run, .. } = asked;
+    Ok(Move { kind, group, toward, to: None, reason, dry_run })
 }
 
-async fn explained(to: &mpsc::Sender<Asked>, by: Person, (kind, name): (&str, &str)) -> Result<Bytes, ErrorDocument> {
-    let Some(subject) = Subject::parse(kind) else {
-        let text = format!("{kind:?} can't be explained");
-        return Err(ErrorDocument::new(Exit::Usage, "unknown-subject", text, "explain site, host, group or plan"));
-    };
-    let Told::Status(status) = ask(to, by, Request::Status).await? else {
-        return Err(defect());
-    };
-    let Some(explanation) = explain(&status, subject, name) else {
-        let text = format!("the cluster knows no {kind} {name:?} here");
-        return Err(ErrorDocument::new(Exit::Error, "unknown-name", text, "antipode status lists all names"));
-    };
-    Ok(json(&explanation))
-}
-
-/// The engine knows voters by number; people know hosts.
-async fn transfer(to: &mpsc::Sender<Asked>, by: Person, host: &str) -> Result<Bytes, ErrorDocument> {
-    let Told::Status(status) = ask(to, by.clone(), Request::Status).await? else { return Err(defect()) };
-    let Some(voter) = status.quorum.members.iter().find(|voter| voter.host == host) else {
-        let text = format!("{host} doesn't vote");
-        return Err(ErrorDocument::new(Exit::Refused, "not-a-voter", text, "antipode quorum status lists the voters"));
-    };
-    told(ask(to, by, Request::Transfer(VoterId(voter.id))).await?)
-}
-
-async fn events(state: &Served, query: Option<&str>) -> Result<Bytes, ErrorDocument> {
-    let after = query.and_then(|query| query.strip_prefix("after=")).map_or(Ok(0), str::parse);
-    let Ok(after) = after else {
-        let text = "`after` is no number of bytes";
-        return Err(ErrorDocument::new(
-            Exit::Usage,
-            "malformed-request",
-            text,
-            "leave it out to read from the beginning",
-        ));
-    };
-    let data_dir = state.data_dir.clone();
-    let read = tokio::task::spawn_blocking(move || super::events::read(&data_dir, after)).await;
-    read.map_err(|_panicked| defect())?.map(|document| json(&document))
+/// A spec that isn't applied, with everything that is wrong with it.
+fn refused(checked: crate::engine::CheckDocument) -> ErrorDocument {
+    let lines: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
+    let mut error =
+        ErrorDocument::new(Exit::Refused, "spec-refused", lines.join("\n"), "correct the spec, apply again");
+    error.problems = checked.problems.into();
+    error
 }
 
 pub(super) fn defect() -> ErrorDocument {
     ErrorDocument::new(Exit::Error, "defect", "the agent answered another question", "report this")
 }
 
-pub(super) fn told(told: Told) -> Result<Bytes, ErrorDocument> {
+pub(super) fn signed(host: &str, told: Told) -> Result<Bytes, ErrorDocument> {
     Ok(match told {
-        Told::Done(done) => json(&done),
+        Told::Done(mut done) => {
+            done.seen_by = host.to_owned();
+            json(&done)
+        }
         Told::Status(status) => json(&status),
         Told::Timing(timing) => json(&timing),
         Told::FenceDecision(decision) => json(&decision),
         Told::Fencing(view) => json(&view),
+        Told::Plans(plans) => json(&plans),
+        Told::Spec(spec) => json(&spec),
+        Told::Chain(chain) => json(&chain),
+        Told::Checked(checked) => json(&checked),
     })
 }
 

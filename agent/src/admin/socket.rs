@@ -2,9 +2,12 @@
 //!
 //! Whoever may write to the socket is an administrator of this host: the file's mode (owner and group) decides.
 
+use super::roles::Caller;
 use super::route::{self, Served};
-use super::{Asked, metrics, person};
+use super::{Asked, metrics, person, remote};
 use crate::config::AgentConfig;
+use crate::metrics::Metrics;
+use crate::pki::Role;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -44,21 +47,30 @@ impl Drop for Admin {
     }
 }
 
-/// Opens the admin socket, and the metrics' address if the configuration has one, and serves them until the returned value is dropped. Must be called within a tokio runtime.
+/// Opens the admin socket, and the addresses for other machines and for metrics if the configuration has them, and
+/// serves them until the returned value is dropped. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// What the operating system says; [`io::ErrorKind::AddrInUse`] if another agent answers at the socket or something
-/// else at the metrics' address.
-pub fn serve(config: &AgentConfig, requests: mpsc::Sender<Asked>, fence: fencing::Handle) -> io::Result<Admin> {
+/// else at an address; [`io::ErrorKind::InvalidData`] if the certificates can't be used.
+pub fn serve(
+    config: &AgentConfig,
+    requests: mpsc::Sender<Asked>,
+    (fence, shown): (fencing::Handle, Arc<Metrics>),
+) -> io::Result<Admin> {
     let socket = config.run_dir.join(SOCKET_NAME);
     clear(&socket)?;
     let listener = UnixListener::bind(&socket)?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(MODE))?;
-    let served = Served { requests: requests.clone(), data_dir: config.data_dir.clone(), fence: fence.clone() };
-    let accepting = tokio::spawn(accept(listener, served)).abort_handle();
+    let (data_dir, host) = (config.data_dir.clone(), config.host.to_string());
+    let served = Served { requests: requests.clone(), data_dir, host, fence: fence.clone() };
+    let accepting = tokio::spawn(accept(listener, served.clone())).abort_handle();
     let mut admin = Admin { socket, accepting: vec![accepting] };
+    if let Some(address) = config.admin {
+        admin.accepting.extend(remote::serve(address, config, served)?);
+    }
     if let Some(address) = config.metrics {
-        admin.accepting.push(metrics::serve(address, (requests, fence))?);
+        admin.accepting.push(metrics::serve(address, (requests, fence), shown)?);
     }
     Ok(admin)
 }
@@ -95,10 +107,10 @@ async fn accept(listener: UnixListener, served: Served) {
 
 async fn converse(stream: UnixStream, served: Served) {
     let Ok(peer) = stream.peer_cred() else { return };
-    let by = person::local(peer.uid());
+    let caller = Caller { person: person::local(peer.uid()), role: Role::Admin };
     let service = service_fn(move |request| {
-        let (served, by) = (served.clone(), by.clone());
-        async move { Ok::<_, std::convert::Infallible>(route::answer(&served, by, request).await) }
+        let (served, caller) = (served.clone(), caller.clone());
+        async move { Ok::<_, std::convert::Infallible>(route::answer(&served, caller, request).await) }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(IDLE);

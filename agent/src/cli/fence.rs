@@ -92,16 +92,6 @@ pub(super) struct OverrideArgs {
 }
 
 impl FenceVerb {
-    pub(super) fn format(&self) -> Format {
-        match self {
-            Self::Status(look) => look.shown.format,
-            Self::Test(args) => args.look.shown.format,
-            Self::Run(args) | Self::Release(args) => args.given.shown.format,
-            Self::Override(args) => args.act.given.shown.format,
-            Self::History(args) => args.look.shown.format,
-        }
-    }
-
     pub(super) fn run(&self) -> Result<Outcome, Failure> {
         match self {
             Self::Status(look) => status(look),

@@ -25,7 +25,7 @@ pub(super) struct EventsArgs {
         default_value = "text",
         hide_possible_values = true
     )]
-    pub format: Format,
+    format: Format,
     #[command(flatten)]
     reach: Reach,
 }

@@ -1,33 +1,29 @@
 //! `status` and `explain`: how things stand and why.
 
 use super::options::{Format, Reach, Shown};
-use super::orders::Given;
 use super::table::Table;
 use super::{Failure, Outcome, apply, client};
-use crate::admin::{Exit, Subject};
-use crate::engine::Order;
+use crate::admin::Subject;
 use quorum::id::HostName;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::time::Duration;
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
-    pub shown: Shown,
+    shown: Shown,
+    /// Draw it anew every second
+    #[arg(long, conflicts_with = "check")]
+    watch: bool,
     /// Speak as a Nagios plugin: one line, exit 0, 1, 2 or 3
     #[arg(long, conflicts_with = "format")]
     check: bool,
     #[command(flatten)]
     reach: Reach,
-}
-
-impl StatusArgs {
-    pub(super) fn format(&self) -> Format {
-        self.shown.format
-    }
 }
 
 /// Arguments of `explain`.
@@ -39,33 +35,6 @@ pub(super) struct ExplainArgs {
     name: String,
     #[command(flatten)]
     look: LookArgs,
-}
-
-impl ExplainArgs {
-    pub(super) fn format(&self) -> Format {
-        self.look.shown.format
-    }
-}
-
-/// Verbs of plans.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum PlanVerb {
-    /// List the open plans
-    List(LookArgs),
-    /// Show an open plan
-    Show {
-        /// Its number
-        id: u64,
-        #[command(flatten)]
-        look: LookArgs,
-    },
-    /// Give a plan up before its point of no return
-    Cancel {
-        /// Its number
-        id: u64,
-        #[command(flatten)]
-        given: Given,
-    },
 }
 
 /// Verbs of the quorum.
@@ -86,26 +55,9 @@ pub(super) enum QuorumVerb {
 #[derive(Debug, clap::Args)]
 pub(super) struct LookArgs {
     #[command(flatten)]
-    shown: Shown,
+    pub shown: Shown,
     #[command(flatten)]
-    reach: Reach,
-}
-
-impl PlanVerb {
-    pub(super) fn format(&self) -> Format {
-        match self {
-            Self::List(look) | Self::Show { look, .. } => look.shown.format,
-            Self::Cancel { given, .. } => given.shown.format,
-        }
-    }
-}
-
-impl QuorumVerb {
-    pub(super) fn format(&self) -> Format {
-        match self {
-            Self::Status(look) | Self::Transfer { look, .. } => look.shown.format,
-        }
-    }
+    pub reach: Reach,
 }
 
 /// The part of the status that is shown to people. A newer agent may say more.
@@ -229,43 +181,60 @@ struct Fact {
     because: String,
 }
 
-fn parse<T: DeserializeOwned>(document: &Value) -> Result<T, Failure> {
-    T::deserialize(document).map_err(|error| {
-        let text = format!("the agent's answer can't be read: {error}");
-        Failure::new(Exit::Error, "strange-answer", text, "antipode version; agent and command line may differ")
-    })
-}
-
 pub(super) fn status(args: &StatusArgs) -> Result<Outcome, Failure> {
+    if args.watch {
+        return watch(args);
+    }
     let document = client::get(&args.reach, "/v1/status");
     if args.check {
-        return Ok(check(document.and_then(|document| parse(&document))));
+        return Ok(check(document.and_then(|document| client::parse(&document))));
     }
     let document = document?;
     Ok(Outcome::done(match args.shown.format {
         Format::Json => format!("{document}\n"),
-        Format::Text => text(&parse(&document)?),
+        Format::Text => text(&client::parse(&document)?),
     }))
+}
+
+/// How often the screen is drawn anew.
+const DRAW_EVERY: Duration = Duration::from_secs(1);
+
+/// Draws the status again and again until interrupted; an agent that doesn't answer is drawn as that. On a terminal
+/// each one takes the place of the last; elsewhere, and as JSON one document a line, they follow each other.
+fn watch(args: &StatusArgs) -> Result<Outcome, Failure> {
+    let is_screen = std::io::stdout().is_terminal() && args.shown.format == Format::Text;
+    loop {
+        let drawn = match client::get(&args.reach, "/v1/status") {
+            Ok(document) if args.shown.format == Format::Json => format!("{document}\n"),
+            Ok(document) => text(&client::parse(&document)?),
+            Err(failure) if args.shown.format == Format::Json => failure.to_json(),
+            Err(failure) => format!("{failure}\n"),
+        };
+        let clear = if is_screen { "\x1b[H\x1b[2J" } else { "" };
+        let mut out = std::io::stdout().lock();
+        // A reader that went away wants no more.
+        if write!(out, "{clear}{drawn}").and_then(|()| out.flush()).is_err() {
+            return Ok(Outcome::done(""));
+        }
+        drop(out);
+        std::thread::sleep(DRAW_EVERY);
+    }
 }
 
 /// A part of the status document, under its own key.
 fn part(look: &LookArgs, key: &str, shown: fn(&Status) -> String) -> Result<Outcome, Failure> {
     let document = client::get(&look.reach, "/v1/status")?;
     Ok(Outcome::done(match look.shown.format {
-        Format::Text => shown(&parse(&document)?),
+        Format::Text => shown(&client::parse(&document)?),
         Format::Json => {
-            let part = serde_json::json!({"api_version": document["api_version"], key: document[key]});
+            let seen = ["api_version", "seen_by", "index", "as_of_ms"];
+            let seen = seen.map(|field| (field.to_owned(), document[field].clone()));
+            let mut part = serde_json::Map::from_iter(seen);
+            part.insert(key.to_owned(), document[key].clone());
+            let part = Value::Object(part);
             format!("{part}\n")
         }
     }))
-}
-
-pub(super) fn plan(verb: &PlanVerb) -> Result<Outcome, Failure> {
-    match verb {
-        PlanVerb::List(look) => part(look, "plans", plans),
-        PlanVerb::Show { id, look } => explained(Subject::Plan, &id.to_string(), look),
-        PlanVerb::Cancel { id, given } => given.order(Order::CancelPlan { plan: *id }),
-    }
 }
 
 pub(super) fn quorum(verb: &QuorumVerb) -> Result<Outcome, Failure> {
@@ -298,7 +267,7 @@ fn explained(subject: Subject, name: &str, look: &LookArgs) -> Result<Outcome, F
     if look.shown.format == Format::Json {
         return Ok(Outcome::done(format!("{document}\n")));
     }
-    let explained: Explained = parse(&document)?;
+    let explained: Explained = client::parse(&document)?;
     let mut text = format!(
         "{} {}   index {}   seen by {}, {} ago\n\n",
         explained.kind,
@@ -320,7 +289,7 @@ fn explained(subject: Subject, name: &str, look: &LookArgs) -> Result<Outcome, F
 }
 
 /// A span as people read it.
-fn ago(ms: u64) -> String {
+pub(super) fn ago(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
         1_000..120_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
@@ -431,11 +400,11 @@ fn plans(status: &Status) -> String {
     table.to_string()
 }
 
-fn dash() -> String {
+pub(super) fn dash() -> String {
     "-".to_owned()
 }
 
-fn or_dash(text: &str) -> String {
+pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { dash() } else { text.to_owned() }
 }
 

@@ -7,16 +7,21 @@
 
 pub mod agent;
 mod apply;
+mod audit;
+mod bundle;
 mod client;
 mod config;
+mod doctor;
 mod failure;
 mod fence;
+mod join;
 mod journal;
 mod look;
 mod moves;
 mod options;
 mod orders;
 mod pki;
+mod plans;
 mod table;
 
 pub use failure::Failure;
@@ -71,9 +76,9 @@ enum Verb {
     /// Fencing, and the manual override
     #[command(subcommand)]
     Fence(fence::FenceVerb),
-    /// Open plans
+    /// Running and past plans
     #[command(subcommand)]
-    Plan(look::PlanVerb),
+    Plan(plans::PlanVerb),
     /// The voters
     #[command(subcommand)]
     Quorum(look::QuorumVerb),
@@ -85,12 +90,21 @@ enum Verb {
     Group(orders::GroupVerb),
     /// Put a cluster spec into force
     Apply(apply::ApplyArgs),
-    /// Check configuration files and show the time spans in force
+    /// Configuration: check files, show what is in force, go back
     #[command(subcommand)]
     Config(config::ConfigVerb),
-    /// Create the cluster's certificate authority and issue certificates
+    /// The cluster's certificate authority and its certificates
     #[command(subcommand)]
     Pki(pki::PkiVerb),
+    /// Obtain this host's certificate with a token from `pki token`
+    Join(join::JoinArgs),
+    /// What people did, and whether the record of it is whole
+    #[command(subcommand)]
+    Audit(audit::AuditVerb),
+    /// Check this machine: certificates, disk, clocks, watchdog, ports, kernel, agent
+    Doctor(doctor::DoctorArgs),
+    /// Collect what support needs into one archive, with secrets removed
+    Bundle(bundle::BundleArgs),
     /// Run this host's agent
     Agent(agent::AgentArgs),
     /// Hold the watchdog and the kill switch of this host
@@ -136,18 +150,26 @@ impl Outcome {
 
 /// Parses the process's arguments, does what they say, and returns the exit status.
 pub fn main() -> ExitCode {
-    let verb = Cli::parse().verb;
-    let format = verb.format();
+    let is_json = options::wants_json(std::env::args_os());
+    let verb = match Cli::try_parse() {
+        Ok(cli) => cli.verb,
+        Err(error) if is_json && error.use_stderr() => {
+            let text = error.render().to_string();
+            let failure = Failure::new(Exit::Usage, "usage", text.trim(), "antipode help");
+            print!("{}", failure.to_json());
+            return ExitCode::from(Exit::Usage.code());
+        }
+        Err(error) => error.exit(),
+    };
     let (text, status) = match run(verb) {
         Ok(outcome) => (outcome.text, outcome.status),
         Err(failure) => {
             let exit = failure.exit();
-            let text = match format {
-                Format::Json => failure.to_json(),
-                Format::Text => {
-                    eprintln!("antipode: {failure}");
-                    String::new()
-                }
+            let text = if is_json {
+                failure.to_json()
+            } else {
+                let _unread = writeln!(std::io::stderr(), "antipode: {failure}");
+                String::new()
             };
             (text, exit.code())
         }
@@ -155,37 +177,6 @@ pub fn main() -> ExitCode {
     // A reader that went away (a pager, `head`) is no error of ours.
     let _gone = std::io::stdout().write_all(text.as_bytes());
     ExitCode::from(status)
-}
-
-impl Verb {
-    fn format(&self) -> Format {
-        match self {
-            Self::Status(args) => args.format(),
-            Self::Explain(args) => args.format(),
-            Self::Events(args) | Self::History(args) => args.format,
-            Self::Failover(args) | Self::Switchover(args) | Self::Failback(args) | Self::Reprotect(args) => {
-                args.shown.format
-            }
-            Self::Freeze(args) => args.format(),
-            Self::Thaw(args) => args.given.shown.format,
-            Self::Maintenance(args) => args.given.shown.format,
-            Self::Approve(args) | Self::Deny(args) => args.given.shown.format,
-            Self::Brake(orders::BrakeVerb::Release(given)) => given.shown.format,
-            Self::Fence(verb) => verb.format(),
-            Self::Plan(verb) => verb.format(),
-            Self::Quorum(verb) => verb.format(),
-            Self::Host(orders::HostVerb::Remove { given, .. }) => given.shown.format,
-            Self::Group(orders::GroupVerb::Remove { given, .. }) => given.shown.format,
-            Self::Man { .. } => Format::Text,
-            Self::Apply(args) => args.shown.format,
-            Self::Config(verb) => verb.format(),
-            Self::Pki(verb) => verb.format(),
-            Self::Version(args) => args.shown.format,
-            Self::Agent(_) | Self::Keeper(_) | Self::Holder(_) | Self::Chassis(_) | Self::Completion { .. } => {
-                Format::Text
-            }
-        }
-    }
 }
 
 // dispatcher: one line a verb.
@@ -206,7 +197,11 @@ fn run(verb: Verb) -> Result<Outcome, Failure> {
         Verb::Deny(args) => args.deny(),
         Verb::Brake(orders::BrakeVerb::Release(given)) => given.order(Order::ReleaseBrake),
         Verb::Fence(verb) => verb.run(),
-        Verb::Plan(verb) => look::plan(&verb),
+        Verb::Plan(verb) => plans::run(&verb),
+        Verb::Audit(verb) => audit::run(&verb),
+        Verb::Join(args) => join::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Bundle(args) => bundle::run(&args),
         Verb::Quorum(verb) => look::quorum(&verb),
         Verb::Host(orders::HostVerb::Remove { name, given }) => given.order(Order::RemoveHost { host: name }),
         Verb::Group(orders::GroupVerb::Remove { name, given }) => given.order(Order::RemoveGroup { group: name }),

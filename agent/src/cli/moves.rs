@@ -4,7 +4,7 @@ use super::options::{Format, Reach, Shown, Why};
 use super::{Failure, Outcome, client};
 use crate::admin::{DoneDocument, ErrorDocument, Exit, MoveAsked};
 use crate::engine::API_VERSION;
-use quorum::id::{GroupName, HostName};
+use quorum::id::{GroupName, SiteName};
 use quorum::ledger::PlanKind;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -16,11 +16,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug, clap::Args)]
 pub(super) struct MoveArgs {
     /// The groups, in this order
-    #[arg(required = true, value_name = "GROUP")]
+    #[arg(required_unless_present = "all_from", value_name = "GROUP")]
     groups: Vec<GroupName>,
-    /// To this host, instead of the one that the cluster would choose
-    #[arg(long, value_name = "HOST")]
-    to: Option<HostName>,
+    /// All groups that are at this site now
+    #[arg(long, value_name = "SITE", conflicts_with = "groups")]
+    all_from: Option<SiteName>,
+    /// To this host or site, instead of the host that the cluster would choose
+    #[arg(long, value_name = "HOST|SITE")]
+    to: Option<String>,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -33,23 +36,44 @@ pub(super) struct MoveArgs {
     #[command(flatten)]
     why: Why,
     #[command(flatten)]
-    pub shown: Shown,
+    shown: Shown,
     #[command(flatten)]
     reach: Reach,
 }
 
 pub(super) fn run(kind: PlanKind, args: &MoveArgs) -> Result<Outcome, Failure> {
     let (mut text, mut moves) = (String::new(), Vec::new());
-    for group in &args.groups {
+    for group in &groups(args)? {
         let (done, state) = one(kind, group, args)?;
         let at = if done.index == 0 { String::new() } else { format!(" (plan {})", done.index) };
         text.push_str(&format!("{group}: {}{at}\n", state.as_deref().unwrap_or(&done.detail)));
-        moves.push(json!({"group": group, "plan": done.index, "detail": done.detail, "state": state}));
+        moves.push(line_of(group, &done, state.as_deref()));
     }
     Ok(Outcome::done(match args.shown.format {
         Format::Text => text,
-        Format::Json => format!("{}\n", json!({"api_version": API_VERSION, "moves": moves})),
+        Format::Json => format!("{}\n", document(&moves)),
     }))
+}
+
+fn document(moves: &[Value]) -> Value {
+    json!({"api_version": API_VERSION, "moves": moves})
+}
+
+fn line_of(group: &GroupName, done: &DoneDocument, state: Option<&str>) -> Value {
+    json!({"group": group, "plan": done.index, "detail": done.detail, "state": state})
+}
+
+/// The groups named, or those of the site named.
+fn groups(args: &MoveArgs) -> Result<Vec<GroupName>, Failure> {
+    let Some(site) = &args.all_from else { return Ok(args.groups.clone()) };
+    let status = status(args)?;
+    let there = status["groups"].as_array().into_iter().flatten().filter(|line| line["site"] == site.as_str());
+    let named: Vec<GroupName> = there.filter_map(|line| GroupName::new(line["name"].as_str()?).ok()).collect();
+    if named.is_empty() {
+        let text = format!("no group is at {site} now");
+        return Err(Failure::new(Exit::Error, "nothing-there", text, "antipode status shows where each group is"));
+    }
+    Ok(named)
 }
 
 /// Moves one group; returns what was opened, and after waiting what the group came to.
@@ -91,6 +115,13 @@ fn wait(kind: PlanKind, (group, plan, before): (&GroupName, u64, Value), args: &
         if is_seen && !plans.iter().any(|open| open["id"].as_u64() == Some(plan)) {
             return ended(kind, (group, plan, &before), &now);
         }
+        let mine = plans.iter().find(|open| open["id"].as_u64() == Some(plan));
+        if mine.is_some_and(|open| open["step"] == "AwaitApproval" && open["state"] != "failed") {
+            let text = format!("plan {plan} of {group} waits for a person's approval");
+            let document =
+                ErrorDocument::new(Exit::Approval, "approval", text, format!("antipode approve plan {plan}"));
+            return Err(Failure(document.meaning("it waits; nothing is started before")));
+        }
         if Instant::now() >= until {
             let text = format!("plan {plan} of {group} goes on");
             let next = format!("antipode explain plan {plan}");
@@ -116,4 +147,20 @@ fn ended(kind: PlanKind, (group, plan, before): (&GroupName, u64, &Value), now: 
     let text = format!("plan {plan} ended without its aim; {group} is {state} on {host}");
     let next = format!("antipode explain group {group}; antipode events tells why");
     Err(Failure(ErrorDocument::new(Exit::Error, "plan-failed", text, next).meaning("as shown")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_moves_is_told_by_its_schema() {
+        let schema: Value =
+            serde_json::from_str(include_str!("../../docs/schemas/moves.json")).expect("the committed schema");
+        let group = GroupName::new("erp").expect("a name");
+        let done = DoneDocument::new(quorum::id::LogIndex(7), "opened".into());
+        let told = document(&[line_of(&group, &done, None), line_of(&group, &done, Some("failover done"))]);
+        jsonschema::validate(&schema, &told).expect("it fits");
+        assert_eq!(told["moves"][0]["plan"], 7);
+    }
 }

@@ -1,6 +1,6 @@
 //! The verbs that order something by name: freezes, maintenance, approvals, plans, overrides, removals.
 
-use super::options::{Format, Reach, Shown, Why};
+use super::options::{Reach, Shown, Why};
 use super::{Failure, Outcome, apply, client};
 use crate::admin::{Exit, OrderAsked};
 use crate::engine::{Matter, Order, Scope};
@@ -43,9 +43,15 @@ pub(super) fn span_ms(text: &str) -> Result<u64, String> {
 
 /// Arguments of `freeze`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub(super) struct FreezeArgs {
     #[command(subcommand)]
-    what: FreezeWhat,
+    what: Option<FreezeWhat>,
+    /// Tie this group to the host that runs it, through work on the network: it goes on without a lease
+    #[arg(long, value_name = "GROUP")]
+    pin: Option<GroupName>,
+    #[command(flatten)]
+    given: Given,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -81,20 +87,17 @@ struct FreezeHow {
 }
 
 impl FreezeArgs {
-    fn parts(&self) -> (Scope, &FreezeHow) {
-        match &self.what {
-            FreezeWhat::Cluster(how) => (Scope::Cluster, how),
-            FreezeWhat::Site { name, how } => (Scope::Site(name.clone()), how),
-            FreezeWhat::Group { name, how } => (Scope::Group(name.clone()), how),
-        }
-    }
-
-    pub(super) fn format(&self) -> Format {
-        self.parts().1.given.shown.format
-    }
-
     pub(super) fn run(&self) -> Result<Outcome, Failure> {
-        let (scope, how) = self.parts();
+        let (scope, how) = match (&self.what, &self.pin) {
+            (Some(FreezeWhat::Cluster(how)), _) => (Scope::Cluster, how),
+            (Some(FreezeWhat::Site { name, how }), _) => (Scope::Site(name.clone()), how),
+            (Some(FreezeWhat::Group { name, how }), _) => (Scope::Group(name.clone()), how),
+            (None, Some(group)) => return self.given.order(Order::Pin { group: group.clone() }),
+            (None, None) => {
+                let next = "antipode freeze cluster --for 30m, or --pin GROUP";
+                return Err(Failure::new(Exit::Usage, "nothing-named", "name what to freeze", next));
+            }
+        };
         let order = Order::Freeze { scope, span_ms: how.span_ms, hold_activation: how.hold_activation };
         how.given.order(order)
     }
@@ -104,14 +107,21 @@ impl FreezeArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct ThawArgs {
     /// The freeze's log index, as `status` shows it
-    index: u64,
+    #[arg(required_unless_present = "pin")]
+    index: Option<u64>,
+    /// Untie this group; its host is asked, unless evidence covers it
+    #[arg(long, value_name = "GROUP", conflicts_with = "index")]
+    pin: Option<GroupName>,
     #[command(flatten)]
-    pub given: Given,
+    given: Given,
 }
 
 impl ThawArgs {
     pub(super) fn run(&self) -> Result<Outcome, Failure> {
-        self.given.order(Order::Thaw { freeze: self.index })
+        self.given.order(match (&self.pin, self.index) {
+            (Some(group), _) => Order::Unpin { group: group.clone() },
+            (None, index) => Order::Thaw { freeze: index.unwrap_or_default() },
+        })
     }
 }
 
@@ -148,7 +158,7 @@ pub(super) struct MaintenanceArgs {
     #[arg(long, conflicts_with = "span_ms")]
     end: bool,
     #[command(flatten)]
-    pub given: Given,
+    given: Given,
 }
 
 impl MaintenanceArgs {
@@ -170,7 +180,7 @@ pub(super) struct MatterArgs {
     /// Its number
     id: u64,
     #[command(flatten)]
-    pub given: Given,
+    given: Given,
 }
 
 impl MatterArgs {

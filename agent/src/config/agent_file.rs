@@ -1,7 +1,8 @@
 //! `/etc/antipode/agent.toml`: who am I, where are my files, who are my peers.
 
 use super::reader::{Problems, Reader, read};
-use quorum::id::{HostName, SiteName, VoterId};
+use quorum::id::{ClusterName, HostName, SiteName, VoterId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -87,21 +88,24 @@ impl AgentConfig {
     /// # Errors
     /// Every problem of the file at once.
     pub fn parse(file: &str, text: &str) -> Result<Self, Problems> {
-        Ok(read(file, text, Self::read)?.expect("a file without problems is complete"))
+        read(file, text, Self::read)
     }
 
     fn read(root: &Reader<'_>) -> Option<Self> {
-        let cluster = root.required("cluster");
+        let cluster: Option<ClusterName> = root.required("cluster");
         let host = root.required("host");
         let site = root.required("site");
         let data_dir = root.path("data_dir").unwrap_or_else(|| "/var/lib/antipode".into());
         let run_dir = root.path("run_dir").unwrap_or_else(|| "/run/antipode".into());
+        if data_dir == run_dir {
+            root.problem("run_dir", "is the data directory as well", "use a folder that a reboot empties, on tmpfs");
+        }
         let network = root.table("network", |net| {
             let listen: Vec<SocketAddr> = net.list("listen");
             if listen.is_empty() || listen.len() > 2 {
                 net.problem("listen", "needs one or two addresses", "write e.g. [\"192.0.2.1:7600\"], one per path");
             }
-            (listen, net.parsed("metrics"), net.parsed("admin"))
+            (listen, net.parsed("metrics"))
         });
         if network.is_none() {
             root.problem("network", "is missing", "add [network] with `listen`");
@@ -134,10 +138,36 @@ impl AgentConfig {
             let voter = peer.number("voter").map(VoterId);
             Some(PeerConfig { host: host?, site: site?, addresses, voter })
         });
-        let (listen, metrics, admin) = network?;
-        let (cluster, host, site, tls) = (cluster?, host?, site?, tls??);
-        let (keeper, voter) = (keeper.flatten(), voter.flatten());
-        Some(Self { cluster, host, site, data_dir, run_dir, listen, metrics, admin, tls, keeper, voter, peers })
+        let admin = root.table("admin", |admin| admin.required("listen"));
+        let (listen, metrics) = network?;
+        let (cluster, host, site, tls) = (cluster?.to_string(), host?, site?, tls??);
+        let (keeper, voter, admin) = (keeper.flatten(), voter.flatten(), admin.flatten());
+        let config = Self { cluster, host, site, data_dir, run_dir, listen, metrics, admin, tls, keeper, voter, peers };
+        config.check(root);
+        Some(config)
+    }
+
+    /// What only shows between keys: names and votes that are given twice, paths that lead nowhere.
+    fn check(&self, root: &Reader<'_>) {
+        let mut votes: BTreeMap<VoterId, &HostName> = BTreeMap::new();
+        votes.extend(self.voter.as_ref().map(|voter| (voter.id, &self.host)));
+        let mut named: BTreeSet<&HostName> = BTreeSet::new();
+        for peer in &self.peers {
+            let at = ["peer", peer.host.as_str()];
+            if peer.host == self.host {
+                root.problem_at(&at, "is this host itself", "list the others only");
+            } else if !named.insert(&peer.host) {
+                root.problem_at(&at, "is there twice", "give each peer one table");
+            } else if let Some(other) = peer.voter.and_then(|id| votes.insert(id, &peer.host)) {
+                let what = format!("has the same voter id as {other}: two voters would count as one");
+                root.problem_at(&["peer", peer.host.as_str(), "voter"], what, "give each voter its own number");
+            }
+            if peer.addresses.len() > self.listen.len() {
+                let (theirs, own) = (peer.addresses.len(), self.listen.len());
+                let what = format!("has {theirs} paths, this host listens on {own}");
+                root.problem_at(&["peer", peer.host.as_str(), "addresses"], what, "give both ends the same paths");
+            }
+        }
     }
 }
 

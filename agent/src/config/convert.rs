@@ -11,14 +11,25 @@ use quorum::timing::{Measured, Timing};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The time spans that follow from the spec's two measured figures and its beat. Lease requests ride on beats, so
-/// leases are renewed no more often than there are beats.
+/// The time spans that follow from the spec's two measured figures and its beat, and those set by hand. Lease requests
+/// ride on beats, so leases are renewed no more often than there are beats.
 pub fn timing_of(spec: &ClusterSpec) -> Timing {
     let mut timing = Timing::derive(Measured::new(spec.cluster.watchdog_worst, spec.cluster.round_trip_max));
     timing.beat = spec.cluster.beat;
     timing.renewal = timing.renewal.max(timing.beat);
     timing.fit();
-    timing
+    let by_hand = &spec.cluster.timing;
+    Timing {
+        lease: by_hand.lease.unwrap_or(timing.lease),
+        renewal: by_hand.renewal.unwrap_or(timing.renewal),
+        detection: by_hand.detection.unwrap_or(timing.detection),
+        election: by_hand.election.unwrap_or(timing.election),
+        keeper_period: by_hand.keeper_period.unwrap_or(timing.keeper_period),
+        delta_hw: by_hand.delta_hw.unwrap_or(timing.delta_hw),
+        delta_io: by_hand.delta_io.unwrap_or(timing.delta_io),
+        rho_ppm: by_hand.rho_ppm.unwrap_or(timing.rho_ppm),
+        ..timing
+    }
 }
 
 /// The part of the spec that `apply` checks its rules against.

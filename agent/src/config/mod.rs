@@ -7,6 +7,8 @@
 //! Not here: the relations between time spans (`quorum::timing`), what the ledger may accept (`quorum::ledger`).
 
 mod agent_file;
+pub mod changes;
+mod check;
 mod convert;
 mod fence;
 mod group;
@@ -15,8 +17,9 @@ mod reader;
 mod spec_file;
 
 pub use agent_file::{AgentConfig, KeeperConfig, PeerConfig, TlsFiles, VoterConfig};
+pub use check::{Checked, check_spec};
 pub use convert::{ledger_spec, timing_of};
 pub use fence::{fencing_config, switches_within};
 pub use group::{Address, Failback, FailbackPolicy, GroupConfig, Place, Probe, Tier, VolumeConfig};
 pub use reader::{Problem, Problems, Reader};
-pub use spec_file::{ClusterConfig, ClusterSpec, DeclarePolicy, HostConfig, SiteConfig};
+pub use spec_file::{ClusterConfig, ClusterSpec, DeclarePolicy, HostConfig, SiteConfig, TimingOverrides};

@@ -5,6 +5,7 @@
 //! reading goes on and the next problem is found as well.
 
 use super::nearest::nearest;
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,7 +16,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// One thing wrong with a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The file as the user named it.
     pub file: String,
@@ -27,6 +28,19 @@ pub struct Problem {
     pub what: String,
     /// What to do.
     pub remedy: String,
+}
+
+impl Problem {
+    /// A problem that somebody else than the reader found with what `path` leads to in `text`.
+    pub fn at(file: &str, text: &str, (path, what): (&[String], &str)) -> Self {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let found = DeTable::parse(text).ok().and_then(|root| locate(root.get_ref(), &path));
+        let line = Sheet::new(file, text).line(found.unwrap_or(0));
+        // A message of several lines shows a piece of the value in its own words; the first says what is wrong.
+        let what = what.lines().next().unwrap_or_default().to_owned();
+        let remedy = "see the kind's documentation for its keys".to_owned();
+        Self { file: file.to_owned(), line, key: path.join("."), what, remedy }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -53,38 +67,54 @@ pub(super) struct Sheet<'t> {
     file: &'t str,
     text: &'t str,
     problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
 }
 
 impl<'t> Sheet<'t> {
-    pub(super) fn new(file: &'t str, text: &'t str) -> Self {
-        Self { file, text, problems: RefCell::default() }
+    fn new(file: &'t str, text: &'t str) -> Self {
+        Self { file, text, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
-    pub(super) fn report(&self, at: usize, key: String, what: impl Into<String>, remedy: impl Into<String>) {
-        let line = self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|b| **b == b'\n').count() + 1;
+    fn line(&self, at: usize) -> usize {
+        self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|b| **b == b'\n').count() + 1
+    }
+
+    fn report(&self, at: usize, key: String, what: impl Into<String>, remedy: impl Into<String>) {
         let (file, what, remedy) = (self.file.to_owned(), what.into(), remedy.into());
-        self.problems.borrow_mut().push(Problem { file, line, key, what, remedy });
+        self.problems.borrow_mut().push(Problem { file, line: self.line(at), key, what, remedy });
     }
 
-    pub(super) fn into_result<T>(self, value: T) -> Result<T, Problems> {
-        let mut problems = self.problems.into_inner();
-        problems.sort_by_key(|problem| problem.line);
-        if problems.is_empty() { Ok(value) } else { Err(Problems(problems)) }
+    fn warn(&self, at: usize, key: String, (what, remedy): (String, String)) {
+        let file = self.file.to_owned();
+        self.warnings.borrow_mut().push(Problem { file, line: self.line(at), key, what, remedy });
+    }
+
+    fn into_survey<T>(self, value: T) -> Survey<T> {
+        let by_line = |found: RefCell<Vec<Problem>>| {
+            let mut found = found.into_inner();
+            found.sort_by_key(|problem| problem.line);
+            found
+        };
+        Survey { value, problems: by_line(self.problems), warnings: by_line(self.warnings) }
     }
 }
 
-/// Parses `text` and hands the root table to `read`.
-///
-/// # Errors
-/// All [`Problems`] found, sorted by line.
-pub(super) fn read<T>(file: &str, text: &str, read: impl FnOnce(&Reader<'_>) -> T) -> Result<T, Problems> {
+/// What reading a file came to. With problems the value must not be used.
+pub(super) struct Survey<T> {
+    pub(super) value: T,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+}
+
+/// Parses `text` and hands the root table to `read`; no value if it isn't TOML.
+pub(super) fn survey<T>(file: &str, text: &str, read: impl FnOnce(&Reader<'_>) -> Option<T>) -> Survey<Option<T>> {
     let sheet = Sheet::new(file, text);
     let root = match DeTable::parse(text) {
         Ok(root) => root,
         Err(error) => {
             let at = error.span().map_or(0, |span| span.start);
             sheet.report(at, "syntax".into(), error.message(), "correct the TOML");
-            return Err(sheet.into_result(()).expect_err("a problem was reported"));
+            return sheet.into_survey(None);
         }
     };
     let value = {
@@ -93,7 +123,42 @@ pub(super) fn read<T>(file: &str, text: &str, read: impl FnOnce(&Reader<'_>) -> 
         reader.finish();
         value
     };
-    sheet.into_result(value)
+    sheet.into_survey(value)
+}
+
+/// Parses `text` and hands the root table to `read`.
+///
+/// # Errors
+/// All [`Problems`] found, sorted by line.
+pub(super) fn read<T>(file: &str, text: &str, read: impl FnOnce(&Reader<'_>) -> Option<T>) -> Result<T, Problems> {
+    let survey = survey(file, text, read);
+    if survey.problems.is_empty() {
+        Ok(survey.value.expect("a file without problems is complete"))
+    } else {
+        Err(Problems(survey.problems))
+    }
+}
+
+/// Where `path` leads to from `table`, as far as it is there. In a list of tables a part of the path is a `name`.
+fn locate(table: &DeTable<'_>, path: &[&str]) -> Option<usize> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get(*first)?;
+    let here = Some(value.span().start);
+    let Some(name) = rest.first() else { return here };
+    match value.get_ref() {
+        DeValue::Table(inner) => locate(inner, rest).or(here),
+        DeValue::Array(items) => {
+            let is_named = |item: &&Spanned<DeValue<'_>>| {
+                let table = item.get_ref().as_table();
+                let of = |key| table.and_then(|table| table.get(key)).and_then(|value| value.get_ref().as_str());
+                of("name").or_else(|| of("host")) == Some(name)
+            };
+            let item = items.iter().find(is_named)?;
+            let inner = item.get_ref().as_table().and_then(|inner| locate(inner, &rest[1..]));
+            inner.or(Some(item.span().start))
+        }
+        _ => here,
+    }
 }
 
 /// A table being read.
@@ -124,6 +189,18 @@ impl<'t> Reader<'t> {
     pub fn problem(&self, key: &str, what: impl Into<String>, remedy: impl Into<String>) {
         let at = self.table.get(key).map_or(self.at, |value| value.span().start);
         self.sheet.report(at, self.key(key), what, remedy);
+    }
+
+    /// Reports a problem with what `path` leads to from this table.
+    pub fn problem_at(&self, path: &[&str], what: impl Into<String>, remedy: impl Into<String>) {
+        let at = locate(self.table, path).unwrap_or(self.at);
+        self.sheet.report(at, self.key(&path.join(".")), what, remedy);
+    }
+
+    /// Something that is allowed, and that its author should know.
+    pub fn warn_at(&self, path: &[&str], what: impl Into<String>, remedy: impl Into<String>) {
+        let at = locate(self.table, path).unwrap_or(self.at);
+        self.sheet.warn(at, self.key(&path.join(".")), (what.into(), remedy.into()));
     }
 
     fn wrong_type(&self, key: &str, value: &DeValue<'_>, wanted: &str) {
@@ -394,7 +471,8 @@ mod tests {
             root.tables("host", |host| {
                 host.text("name");
                 host.number("port")
-            })
+            });
+            Some(())
         };
         let Problems(problems) = read("x.toml", text, read_it).expect_err("three problems");
         let said: Vec<(usize, &str)> = problems.iter().map(|p| (p.line, p.key.as_str())).collect();

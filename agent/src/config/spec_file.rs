@@ -37,6 +37,29 @@ pub struct ClusterConfig {
     pub contrary_fresh: Duration,
     /// Δ, how often every host beats: 20 ms to 5 s. Slower beats cost less and detect later (`T_D` follows).
     pub beat: Duration,
+    /// Time spans set by hand, over those that follow from the two figures.
+    pub timing: TimingOverrides,
+}
+
+/// Time spans of `[cluster.timing]`. Each is checked against all relations of the protocol; a weaker one is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimingOverrides {
+    /// L.
+    pub lease: Option<Duration>,
+    /// R.
+    pub renewal: Option<Duration>,
+    /// T_D.
+    pub detection: Option<Duration>,
+    /// E.
+    pub election: Option<Duration>,
+    /// P.
+    pub keeper_period: Option<Duration>,
+    /// δ_hw.
+    pub delta_hw: Option<Duration>,
+    /// δ_io.
+    pub delta_io: Option<Duration>,
+    /// ρ in parts per million.
+    pub rho_ppm: Option<u32>,
 }
 
 /// What Δ may be.
@@ -88,10 +111,10 @@ impl ClusterSpec {
     /// Every problem at once, also those between tables: unknown sites, hosts and devices, duplicates, places
     /// without hosts, cycles in `after`.
     pub fn parse(file: &str, text: &str) -> Result<Self, Problems> {
-        Ok(read(file, text, Self::read)?.expect("a file without problems is complete"))
+        read(file, text, Self::read)
     }
 
-    fn read(root: &Reader<'_>) -> Option<Self> {
+    pub(super) fn read(root: &Reader<'_>) -> Option<Self> {
         let cluster = root.table("cluster", read_cluster);
         if cluster.is_none() {
             root.problem("cluster", "is missing", "add [cluster] with `name`");
@@ -134,16 +157,17 @@ impl ClusterSpec {
 
     fn check_hosts(&self, root: &Reader<'_>) {
         for host in self.hosts.values().filter(|host| !self.sites.contains_key(&host.site)) {
-            let what = format!("host {} is at site {}, which is not in the spec", host.name, host.site);
-            root.problem("host", what, "add the [[site]] or correct `site`");
+            let what = format!("is at site {}, which is not in the spec", host.site);
+            root.problem_at(&["host", host.name.as_str(), "site"], what, "add the [[site]] or correct `site`");
         }
         for host in self.hosts.values() {
             for device in host.fencing.iter().flatten() {
                 let known = fencing::device::waits::is_built_in(device)
                     || DeviceName::new(device).is_ok_and(|device| self.devices.contains_key(&device));
                 if !known {
-                    let what = format!("host {} is fenced by {device}, which is not in the spec", host.name);
-                    root.problem("host", what, "add the [[device]], or use \"self\" or \"operator\"");
+                    let at = ["host", host.name.as_str(), "fencing"];
+                    let what = format!("names {device}, which is not in the spec");
+                    root.problem_at(&at, what, "add the [[device]], or use \"self\" or \"operator\"");
                 }
             }
         }
@@ -151,27 +175,32 @@ impl ClusterSpec {
 
     fn check_groups(&self, root: &Reader<'_>) {
         for group in self.groups.values() {
-            for (site, place) in &group.places {
-                if !self.sites.contains_key(site) {
-                    let what = format!("group {} has a place at {site}, which is not in the spec", group.name);
-                    root.problem("group", what, "add the [[site]] or remove the place");
-                }
-                if self.sites.get(site).is_some_and(|site| site.witness) {
-                    let what = format!("group {} has a place at the witness {site}", group.name);
-                    root.problem("group", what, "a witness never runs workloads: choose another site");
-                }
-                for host in place.hosts.iter().filter(|host| self.hosts.get(*host).is_none_or(|h| h.site != *site)) {
-                    let what = format!("group {} names host {host}, which is not a host of {site}", group.name);
-                    root.problem("group", what, "correct `hosts` or add the [[host]]");
-                }
-            }
+            let name = group.name.as_str();
+            self.check_places(root, group);
             for before in group.after.iter().filter(|before| !self.groups.contains_key(*before)) {
-                let what = format!("group {} starts after {before}, which is not in the spec", group.name);
-                root.problem("group", what, "correct `after`");
+                let what = format!("names {before}, which is not in the spec");
+                root.problem_at(&["group", name, "after"], what, "correct `after`");
             }
             if self.is_after_itself(&group.name) {
-                let what = format!("group {} starts after itself through its `after`", group.name);
-                root.problem("group", what, "break the cycle");
+                root.problem_at(&["group", name, "after"], "leads back to the group itself", "break the cycle");
+            }
+        }
+    }
+
+    fn check_places(&self, root: &Reader<'_>, group: &GroupConfig) {
+        for (site, place) in &group.places {
+            let at = ["group", group.name.as_str(), "at", site.as_str()];
+            match self.sites.get(site) {
+                None => root.problem_at(&at, "is no site of the spec", "add the [[site]] or remove the place"),
+                Some(site) if site.witness => {
+                    root.problem_at(&at, "is at a witness", "a witness never runs workloads: choose another site");
+                }
+                Some(_) => {}
+            }
+            for host in place.hosts.iter().filter(|host| self.hosts.get(*host).is_none_or(|h| h.site != *site)) {
+                let at = ["group", group.name.as_str(), "at", site.as_str(), "hosts"];
+                let what = format!("names {host}, which is not a host of {site}");
+                root.problem_at(&at, what, "correct `hosts` or add the [[host]]");
             }
         }
     }
@@ -203,6 +232,7 @@ impl ClusterConfig {
             approvals: 1,
             contrary_fresh: Duration::from_secs(60),
             beat: Duration::from_millis(50),
+            timing: TimingOverrides::default(),
         }
     }
 }
@@ -228,7 +258,22 @@ fn read_cluster(table: &Reader<'_>) -> Option<ClusterConfig> {
         round_trip_max: table.span("round_trip_max").unwrap_or(default.round_trip_max),
         approvals: super::fence::read_approvals(table).unwrap_or(default.approvals),
         contrary_fresh: table.span("contrary_fresh").unwrap_or(default.contrary_fresh),
+        timing: table.table("timing", read_timing).unwrap_or_default(),
     })
+}
+
+fn read_timing(table: &Reader<'_>) -> TimingOverrides {
+    let rho_ppm = table.number("rho_ppm").map(|rho| u32::try_from(rho).unwrap_or(u32::MAX));
+    TimingOverrides {
+        lease: table.span("lease"),
+        renewal: table.span("renewal"),
+        detection: table.span("detection"),
+        election: table.span("election"),
+        keeper_period: table.span("keeper_period"),
+        delta_hw: table.span("delta_hw"),
+        delta_io: table.span("delta_io"),
+        rho_ppm,
+    }
 }
 
 fn read_host(table: &Reader<'_>) -> Option<HostConfig> {
@@ -334,6 +379,6 @@ hosts = ["os-1"]
     fn a_cycle_of_groups_is_refused() {
         let text = GOOD.replace("home = \"tokyo\"", "home = \"tokyo\"\nafter = [\"erp\"]");
         let problems = ClusterSpec::parse("spec.toml", &text).expect_err("a cycle");
-        assert!(problems.to_string().contains("starts after itself"), "{problems}");
+        assert!(problems.to_string().contains("leads back to the group itself"), "{problems}");
     }
 }

@@ -71,6 +71,30 @@ impl Engine {
         };
         self.hold_as(&me);
         self.write_record(&me);
+        self.acknowledge_pins(&me);
+    }
+
+    /// The sequence number of an armed set with this group that the keeper took over.
+    pub(super) fn armed_sequence(&self, group: &GroupName) -> Option<u64> {
+        let is_armed = self.keeper.written.as_ref().is_some_and(|order| order.armed.contains_key(group));
+        let page = self.keeper.page.as_ref().filter(|page| page.state == KeeperState::Armed)?;
+        (is_armed && page.echoed >= self.keeper.armed_since).then_some(self.keeper.armed_since)
+    }
+
+    /// Tells the cluster that this host's keeper exempts a pinned group from the lease's end.
+    fn acknowledge_pins(&mut self, me: &Incarnation) {
+        let Some(written) = &self.keeper.written else { return };
+        let is_pinned = |group: &&GroupName| written.armed.get(*group).is_some_and(|armed| armed.pinned);
+        let waits = |group: &&GroupName| {
+            let pin = self.ledger.group(group).and_then(|state| state.pin.as_ref());
+            pin.is_some_and(|pin| pin.of == *me && pin.acknowledged.is_none())
+        };
+        let groups: Vec<GroupName> = written.armed.keys().filter(is_pinned).filter(waits).cloned().collect();
+        for group in groups {
+            if let Some(sequence) = self.armed_sequence(&group) {
+                self.propose(Command::PinAcknowledged { group, of: me.clone(), sequence });
+            }
+        }
     }
 
     fn hold_as(&mut self, me: &Incarnation) {

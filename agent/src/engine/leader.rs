@@ -191,6 +191,14 @@ impl Engine {
         }
     }
 
+    /// What was refused about this subject may be proposed again at once.
+    pub(super) fn forget_paces(&mut self, subject: &str) {
+        if let Some(leading) = &mut self.leading {
+            leading.paces.retain(|mark, _| !mark.split([' ', '/']).any(|part| part == subject));
+            leading.dirty = true;
+        }
+    }
+
     fn note_health(&mut self) {
         let now = self.now.moment;
         let suspects = self.detector.suspects();

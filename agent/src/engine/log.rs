@@ -100,6 +100,12 @@ impl Engine {
             let because = refusal.to_string();
             self.event(Event::Refused { index: position.index, command: entry.command.name(), because });
         }
+        if let ledger::Command::Audit { action, detail, .. } = &entry.command
+            && action == super::orders::RETRY
+            && let Ok(plan) = detail.parse()
+        {
+            self.retry_plan(quorum::id::PlanId(plan));
+        }
         self.react(position.index, applied.events);
     }
 

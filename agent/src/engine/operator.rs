@@ -4,9 +4,10 @@ use super::core::Engine;
 use super::effect::Effect;
 use super::fence_order::{FenceAct, FenceDecision};
 use super::fence_view::FenceView;
+use super::look::{ChainDocument, CheckDocument, PlansDocument, SpecDocument};
 use super::orders::{Order, Scope};
 use super::status::StatusDocument;
-use crate::config::{ClusterSpec, ledger_spec, timing_of};
+use crate::config::{check_spec, ledger_spec, timing_of};
 use quorum::id::{GroupName, HostName, LogIndex, VoterId};
 use quorum::ledger::{Applied, Bootstrap, Command, Decision, Entry, Initiator, Person, Plan, PlanKind, SetSpec};
 use quorum::moment::Moment;
@@ -23,6 +24,12 @@ pub enum Request {
     Status,
     /// Which time spans are in force?
     Timing,
+    /// Which plans are and were there?
+    Plans,
+    /// Which spec is in force?
+    Spec,
+    /// Where does the audit chain end?
+    Chain,
     /// Put this cluster spec into force, or only say what it would change.
     Apply {
         /// The spec as written.
@@ -67,7 +74,9 @@ pub struct Move {
     pub kind: PlanKind,
     /// Which group.
     pub group: GroupName,
-    /// Where to; chosen if absent.
+    /// Where to, as a host or a site; chosen if absent.
+    pub toward: Option<String>,
+    /// The host that this comes to.
     pub to: Option<HostName>,
     /// Why.
     pub reason: String,
@@ -118,6 +127,14 @@ pub enum Answer {
     Status(Box<StatusDocument>),
     /// The time spans in force here.
     Timing(Box<Timing>),
+    /// The plans.
+    Plans(Box<PlansDocument>),
+    /// The spec in force.
+    Spec(Box<SpecDocument>),
+    /// The end of the audit chain.
+    Chain(Box<ChainDocument>),
+    /// What a spec has wrong with it, and what it would change.
+    Checked(Box<CheckDocument>),
 }
 
 /// A person who waits for a proposal's outcome.
@@ -134,6 +151,9 @@ impl Engine {
                 self.answer(ticket, Answer::Status(status));
             }
             Request::Timing => self.answer(ticket, Answer::Timing(Box::new(self.timing.clone()))),
+            Request::Plans => self.answer(ticket, Answer::Plans(Box::new(self.plans_document()))),
+            Request::Spec => self.answer(ticket, Answer::Spec(Box::new(self.spec_document()))),
+            Request::Chain => self.answer(ticket, Answer::Chain(Box::new(self.chain_document()))),
             Request::Apply { source, dry_run, reason } => self.on_apply(ticket, by, (source, dry_run, reason)),
             Request::Command(command) => self.ask(ticket, *command),
             Request::Order { order, reason } => {
@@ -148,7 +168,7 @@ impl Engine {
                 self.on_fence_order(ticket, by, (&scope, act, dry_run));
             }
             Request::Move(wanted) => self.on_move(ticket, by, wanted),
-            Request::Transfer(to) => self.on_transfer(ticket, to),
+            Request::Transfer(to) => self.on_transfer(ticket, by, to),
         }
     }
 
@@ -208,21 +228,14 @@ impl Engine {
     }
 
     fn on_apply(&mut self, ticket: u64, by: Person, (source, dry_run, reason): (String, bool, String)) {
-        let spec = match ClusterSpec::parse("the spec", &source) {
-            Ok(spec) => spec,
-            Err(problems) => return self.refuse(ticket, problems.to_string(), "correct the spec and apply it again"),
+        let checked = check_spec("the spec", &source, Some(&self.ledger));
+        let document = self.check_document(&checked, &source);
+        let spec = match checked.spec {
+            Some(spec) if document.problems.is_empty() && !dry_run => spec,
+            Some(_) | None => return self.answer(ticket, Answer::Checked(Box::new(document))),
         };
         let timing = timing_of(&spec);
-        let violations = timing.check();
-        if !violations.is_empty() {
-            let said: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            return self.refuse(ticket, said.join("\n"), "correct [cluster] and apply it again");
-        }
-        let revision = self.ledger.spec_revision().revision + 1;
-        if dry_run {
-            let detail = format!("the spec is good; it would become revision {revision}");
-            return self.answer(ticket, Answer::Done { index: LogIndex(0), detail });
-        }
+        let revision = document.revision;
         let by = Decision { by, reason, shown: String::new() };
         if self.ledger.cluster().is_none() {
             let Ok(cluster) = spec.cluster.name.parse() else {
@@ -250,7 +263,28 @@ impl Engine {
         }
     }
 
-    fn on_move(&mut self, ticket: u64, by: Person, wanted: Move) {
+    /// The host that a person means: itself, or the first one of a site that is admitted.
+    fn host_meant(&self, group: &GroupName, toward: &str) -> Result<HostName, String> {
+        let place = self.ledger.group_spec(group).and_then(|spec| {
+            spec.places.iter().find(|(site, _)| site.as_str() == toward).map(|(_, place)| &place.hosts)
+        });
+        match place {
+            Some(hosts) => hosts
+                .iter()
+                .find(|host| self.ledger.admitted(host).is_some())
+                .cloned()
+                .ok_or_else(|| format!("no host of {toward} that could run {group} is admitted")),
+            None => HostName::new(toward).map_err(|error| error.to_string()),
+        }
+    }
+
+    fn on_move(&mut self, ticket: u64, by: Person, mut wanted: Move) {
+        if let Some(toward) = &wanted.toward {
+            match self.host_meant(&wanted.group, toward) {
+                Ok(host) => wanted.to = Some(host),
+                Err(because) => return self.refuse(ticket, because, "antipode status lists sites and hosts"),
+            }
+        }
         let initiator = Initiator::Person(Decision { by, reason: wanted.reason.clone(), shown: String::new() });
         let plan = self.plan_for(&wanted, initiator);
         match plan {
@@ -262,10 +296,13 @@ impl Engine {
         }
     }
 
-    fn on_transfer(&mut self, ticket: u64, to: VoterId) {
+    fn on_transfer(&mut self, ticket: u64, by: Person, to: VoterId) {
         let result = self.voting.as_mut().map(|voting| voting.replica.transfer_leader(to));
         match result {
             Some(Ok(())) => {
+                let (action, detail) = ("quorum transfer".to_owned(), format!("to voter {to}"));
+                let by = Decision { by, reason: String::new(), shown: String::new() };
+                self.propose(Command::Audit { action, detail, by });
                 let detail = format!("voter {to} was asked to take over");
                 self.answer(ticket, Answer::Done { index: LogIndex(0), detail });
             }

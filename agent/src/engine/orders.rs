@@ -5,9 +5,15 @@
 
 use super::core::Engine;
 use quorum::id::{GroupName, HostName, LogIndex, PlanId, SiteName};
-use quorum::ledger::{Claim, Command, Contrary, Decision, EndCause, FreezeScope, PlaceScope, PlanOutcome, Subject};
+use quorum::ledger::{
+    Claim, Command, Contrary, Decision, EndCause, FreezeScope, Incarnation, PlaceScope, PlanOutcome, StepOutcome,
+    Subject, UnpinGround,
+};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+/// What the audit entry of a retry is called; every agent that applies it stops waiting.
+pub(super) const RETRY: &str = "plan retry";
 
 /// What an order is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +86,26 @@ pub enum Order {
         /// Its number.
         plan: u64,
     },
+    /// Try the current step of a plan again now.
+    RetryPlan {
+        /// Its number.
+        plan: u64,
+    },
+    /// Go on without the current step of a plan.
+    SkipStep {
+        /// Its number.
+        plan: u64,
+    },
+    /// Tie a group to the host that runs it, through work on the network.
+    Pin {
+        /// Which.
+        group: GroupName,
+    },
+    /// Untie a group.
+    Unpin {
+        /// Which.
+        group: GroupName,
+    },
     /// A host ends.
     RemoveHost {
         /// Which.
@@ -146,6 +172,13 @@ impl Engine {
             Order::Deny { matter } => Command::Deny { subject: matter.subject(), by },
             Order::ReleaseBrake => Command::BrakeReleased { by },
             Order::CancelPlan { plan } => return Ok(self.cancellation(PlanId(plan), &by)),
+            Order::RetryPlan { plan } => self.retry(PlanId(plan), by)?,
+            Order::SkipStep { plan } => {
+                let (step, attempt) = self.current_step_of(PlanId(plan))?;
+                Command::StepEnded { plan: PlanId(plan), step, attempt, outcome: StepOutcome::Skipped { by } }
+            }
+            Order::Pin { group } => Command::Pin { of: self.owner_of(&group)?, group, by },
+            Order::Unpin { group } => self.unpin(group, by)?,
             Order::RemoveHost { host } => Command::HostRemoved { host, by },
             Order::RemoveGroup { group } => Command::GroupRemoved { group, by },
         };
@@ -162,7 +195,39 @@ impl Engine {
             Some(Command::SwitchAbort { group, intent, because: because.clone() })
         });
         let close = Command::PlanClosed { plan, outcome: PlanOutcome::Cancelled { because } };
-        intent.into_iter().chain([close]).collect()
+        let (action, detail) = ("plan cancel".to_owned(), format!("plan {plan}"));
+        let audit = Command::Audit { action, detail, by: by.clone() };
+        [audit].into_iter().chain(intent).chain([close]).collect()
+    }
+
+    fn retry(&self, plan: PlanId, by: Decision) -> Result<Command, String> {
+        let _open = self.current_step_of(plan)?;
+        Ok(Command::Audit { action: RETRY.to_owned(), detail: plan.to_string(), by })
+    }
+
+    fn owner_of(&self, group: &GroupName) -> Result<Incarnation, String> {
+        let ticket = self.ledger.group(group).and_then(|state| state.ticket.as_ref());
+        ticket.map(|ticket| ticket.of.clone()).ok_or_else(|| format!("{group} has no owner"))
+    }
+
+    /// With proof from anywhere; without it by the host itself, whose keeper is seen to have the group armed.
+    fn unpin(&self, group: GroupName, by: Decision) -> Result<Command, String> {
+        let pin = self.ledger.group(&group).and_then(|state| state.pin.as_ref());
+        let pinned = pin.map(|pin| pin.of.clone()).ok_or_else(|| format!("{group} is not pinned"))?;
+        let is_proven = self.ledger.covering_evidence(&group).iter().any(|(of, proof)| *of == pinned && proof.is_ok());
+        if is_proven {
+            return Ok(Command::Unpin { group, ground: UnpinGround::Proof, by });
+        }
+        let host = &pinned.host;
+        if *host != self.me.host {
+            return Err(format!("only {host} can show that its keeper holds {group}: ask it with --host {host}"));
+        }
+        let (he, _) = self.ledger.admitted(host).ok_or_else(|| format!("{host} is not admitted now"))?;
+        let sequence = self.armed_sequence(&group).ok_or_else(|| {
+            format!("the keeper of {host} has not acknowledged {group} in its armed set; wait for it and ask again")
+        })?;
+        let of = Incarnation { host: host.clone(), he };
+        Ok(Command::Unpin { group, ground: UnpinGround::Rearmed { of, sequence }, by })
     }
 
     fn contrary_to(&self, matter: Matter) -> Vec<Contrary> {

@@ -34,6 +34,11 @@ pub struct Proposals {
 }
 
 impl Proposals {
+    /// How many have no outcome yet.
+    pub fn waiting(&self) -> u64 {
+        self.pending.len() as u64
+    }
+
     /// None yet. Keys are made from the agent's `instance` and a counter; one is sent again after `again_after`.
     pub fn new(instance: AgentInstance, again_after: Duration) -> Self {
         Self { instance, counter: 0, again_after, pending: BTreeMap::new() }

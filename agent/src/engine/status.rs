@@ -519,7 +519,7 @@ fn plan_line(plan: &PlanState) -> PlanLine {
 }
 
 /// What a person can do for a plan that waits for people.
-fn next_for(plan: &PlanState, step: Option<StepKind>) -> String {
+pub(super) fn next_for(plan: &PlanState, step: Option<StepKind>) -> String {
     match step {
         Some(StepKind::AwaitApproval) if !plan.is_approved() => format!("antipode approve plan {}", plan.id),
         Some(StepKind::AwaitEvidence) => format!("antipode explain group {}", plan.plan.group),

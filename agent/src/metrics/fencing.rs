@@ -1,8 +1,8 @@
 //! Metrics of continuous proof: how old, how slow and how often failed the readings of each fence device are.
 
-use super::{labelled, seconds};
+use super::table::{Table, seconds};
 use fencing::executor::Status;
-use prometheus::{GaugeVec, Registry};
+use prometheus::GaugeVec;
 use std::time::Duration;
 
 /// Metrics of the fence devices that this host drives.
@@ -17,31 +17,27 @@ pub(super) struct FencingMetrics {
 }
 
 impl FencingMetrics {
-    pub(super) fn new(r: &Registry) -> Self {
+    pub(super) fn new(t: &mut Table) -> Self {
         let device = ["device", "kind"];
         Self {
-            age: labelled(
-                r,
-                ("antipode_fence_proof_age_seconds", &device),
+            age: t.gauges(
+                "antipode_fence_proof_age_seconds",
+                &device,
                 "Age of a fence device's last good reading; absent if there is none",
             ),
-            latency: labelled(r, ("antipode_fence_latency_seconds", &device), "How long that reading took"),
-            failures: labelled(
-                r,
-                ("antipode_fence_failures_in_a_row", &device),
-                "Failed readings since the last good one",
-            ),
-            ready: labelled(
-                r,
-                ("antipode_fence_level_ready", &["host", "level"]),
+            latency: t.gauges("antipode_fence_latency_seconds", &device, "How long that reading took"),
+            failures: t.gauges("antipode_fence_failures_in_a_row", &device, "Failed readings since the last good one"),
+            ready: t.gauges(
+                "antipode_fence_level_ready",
+                &["host", "level"],
                 "1 if a fencing level could prove its host harmless now",
             ),
-            attention: labelled(
-                r,
-                ("antipode_fence_attention", &["code", "subject"]),
+            attention: t.gauges(
+                "antipode_fence_attention",
+                &["code", "subject"],
                 "Things about fencing that a person should look at",
             ),
-            under_way: labelled(r, ("antipode_fence_under_way", &["host"]), "1 while a host is being fenced from here"),
+            under_way: t.gauges("antipode_fence_under_way", &["host"], "1 while a host is being fenced from here"),
         }
     }
 

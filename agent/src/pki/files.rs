@@ -103,6 +103,22 @@ pub fn write_identity(
     Ok(files)
 }
 
+/// Writes what a joining host was sent into `directory` under the usual names, with the key that it made itself.
+///
+/// # Errors
+/// As [`write_identity`].
+pub fn write_joined(
+    directory: &Path,
+    certificate_pem: &str,
+    (key_pem, trust): (&str, &Trust),
+) -> Result<IdentityFiles, PkiError> {
+    let files = IdentityFiles::in_directory(directory);
+    store::make_directory(directory)?;
+    write_trust(directory, trust)?;
+    store::write_over(&files.certificate, format!("{certificate_pem}{key_pem}").as_bytes())?;
+    Ok(files)
+}
+
 /// What to trust, as an authority publishes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trust {

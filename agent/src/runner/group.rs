@@ -66,6 +66,12 @@ impl GroupRunner {
         self.seen = None;
     }
 
+    /// A person asked for another attempt.
+    pub fn retry_now(&mut self) {
+        self.retry_at = None;
+        self.failures = 0;
+    }
+
     /// The ledger accepted `Detached`: waiting writes may be answered.
     pub fn on_detached(&mut self, epoch: Epoch) {
         self.release = Some(epoch);

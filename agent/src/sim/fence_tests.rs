@@ -323,6 +323,7 @@ fn an_override_ends_with_the_incarnation_that_it_names_and_can_not_be_replayed()
     let moved = crate::engine::Move {
         kind: quorum::ledger::PlanKind::Failback,
         group: erp(),
+        toward: None,
         to: None,
         reason: "home".into(),
         dry_run: false,

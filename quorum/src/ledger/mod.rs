@@ -52,7 +52,7 @@ mod state;
 mod ticket;
 
 pub use apply::Applied;
-pub use audit::{AuditHead, AuditRecord};
+pub use audit::{AuditHead, AuditRecord, digest};
 pub use cluster::VERSION;
 pub use command::*;
 pub use cover::{Gap, Reach};

@@ -9,8 +9,10 @@
 //! ```
 //! Effects are performed in order. Nothing here decides anything.
 
+mod audit;
 mod journal;
 mod keeper;
+mod measure;
 mod peers;
 mod start;
 mod step;

@@ -1,5 +1,6 @@
 //! Starting the agent: identity, disk, transport, keeper, admin, then the loop.
 
+use super::audit::AuditTrail;
 use super::journal::Journal;
 use super::keeper::KeeperEnd;
 use super::peers::peers;
@@ -11,6 +12,7 @@ use crate::driver::clock;
 use crate::driver::fence::FenceDriver;
 use crate::driver::transport::{Limits, Transport, TransportConfig, TransportError};
 use crate::engine::{Engine, Identity, Now, Setup};
+use crate::metrics::Metrics;
 use crate::pki::files::IdentityFiles;
 use quorum::codec::Blob;
 use quorum::id::{AgentInstance, ClusterName, Era, HardwareId, HostName, LogIndex, SiteName, Term, VoterId};
@@ -20,6 +22,7 @@ use quorum::roster::{Membership, VoterInfo};
 use quorum::storage::{Founding, Identity as StoreIdentity};
 use quorum::timing::{Measured, Timing};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -83,14 +86,32 @@ pub async fn run(config: AgentConfig) -> Result<(), RunError> {
     let journal = Journal::open(&config.data_dir, config.host.clone())
         .map_err(|source| RunError::File { doing: "open the event journal".into(), source })?;
     let fence = FenceDriver::start(&config.data_dir.join("fencing"), inbox.clone())?;
+    let audit = AuditTrail::open(&config.data_dir)
+        .map_err(|source| RunError::File { doing: "open the audit trail".into(), source })?;
     let (ask, asked) = mpsc::channel(64);
-    let _admin = admin::serve(&config, ask, fence.handle())
+    let metrics = Arc::new(Metrics::new());
+    let _admin = admin::serve(&config, ask, (fence.handle(), Arc::clone(&metrics)))
         .map_err(|source| RunError::File { doing: "open the admin socket".into(), source })?;
     forward_requests(asked, inbox.clone());
     let writes = disk.map(|disk| start_disk(disk, &inbox));
     let keeper = config.keeper.clone().map(KeeperEnd::new);
     let engine = Engine::new(now, setup);
-    Loop { engine, config, transport, transport_events, inbox, incoming, writes, keeper, journal, fence }.run().await
+    Loop {
+        engine,
+        config,
+        transport,
+        transport_events,
+        inbox,
+        incoming,
+        writes,
+        keeper,
+        journal,
+        audit,
+        metrics,
+        fence,
+    }
+    .run()
+    .await
 }
 
 /// What people ask goes through the same inbox as everything else.

@@ -1,7 +1,9 @@
 //! The loop: take what came in, step the engine, perform its effects in order.
 
+use super::audit::AuditTrail;
 use super::journal::{self, Journal};
 use super::keeper::{KeeperEnd, LOOK_EVERY};
+use super::measure::{self, MEASURE_EVERY};
 use super::peers::peers;
 use super::start::{RunError, identity_files, now};
 use crate::admin::Asked;
@@ -10,12 +12,15 @@ use crate::driver::fence::FenceDriver;
 use crate::driver::transport::{Channel, Path, TransportEvent, TransportHandle};
 use crate::driver::work::{Order, Site, Workers};
 use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Sight, WorkId};
+use crate::event::Event;
 use crate::heartbeat;
+use crate::metrics::Metrics;
 use crate::replication::resync::kept::KeptStore;
 use quorum::id::{GroupName, TaskId};
 use quorum::replica::Write;
 use quorum::storage::Persisted;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -56,6 +61,8 @@ pub(super) struct Loop {
     pub(super) keeper: Option<KeeperEnd>,
     pub(super) journal: Journal,
     pub(super) fence: FenceDriver,
+    pub(super) audit: AuditTrail,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// State of the running loop besides what it was given.
@@ -70,12 +77,15 @@ impl Loop {
         let workers = Workers::new(self.site(), self.inbox.clone());
         let mut running = Running { workers, answers: BTreeMap::new(), tickets: 0 };
         stop_on_signals(self.inbox.clone())?;
+        let mut measures = tokio::time::interval(MEASURE_EVERY);
+        measures.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let effects = self.engine.step(now(), Input::Wake);
         self.perform(effects, &mut running)?;
         loop {
-            let wake = tokio::time::sleep(self.until_deadline());
+            let wake_at = tokio::time::Instant::now() + self.until_deadline();
+            let wake = tokio::time::sleep_until(wake_at);
             // Biased: what the kernel received is handed in before the clock is looked at, so that a late loop never
             // takes its own lateness for a peer's silence.
             let input = tokio::select! {
@@ -94,7 +104,14 @@ impl Loop {
                     Some(incoming) => running.take(incoming),
                 },
                 _ = looks.tick() => self.keeper.as_mut().and_then(KeeperEnd::look).map(Input::Keeper),
-                () = wake => Some(Input::Wake),
+                _ = measures.tick() => {
+                    self.metrics.machine(&measure::machine(&self.transport, &self.engine));
+                    None
+                }
+                () = wake => {
+                    self.metrics.late(wake_at.elapsed().as_secs_f64());
+                    Some(Input::Wake)
+                }
             };
             if let Some(input) = input {
                 let effects = self.engine.step(now(), input);
@@ -219,11 +236,25 @@ impl Loop {
                     let now = now();
                     self.journal.append(now.moment.boot_ns, now.wall_ms, &event);
                     journal::log(&event);
+                    self.keep(&event, now.wall_ms);
+                    self.metrics.event(&event, self.engine.ledger());
                 }
                 Effect::Halt { because } => return Err(RunError::Halted(because)),
             }
         }
         Ok(())
+    }
+
+    /// What is kept beside the journal: people's acts, and each revision of the spec.
+    fn keep(&mut self, event: &Event, wall_ms: u64) {
+        let Event::Applied { fact, .. } = event else { return };
+        match fact.as_ref() {
+            quorum::ledger::Event::Audited { record } => self.audit.append(record),
+            quorum::ledger::Event::SpecSet { .. } => {
+                crate::admin::keep_revision(&self.config.data_dir, &self.engine.spec_document(), wall_ms);
+            }
+            _ => {}
+        }
     }
 
     fn send_on_all_paths(&self, to: &quorum::id::HostName, bytes: bytes::Bytes) {

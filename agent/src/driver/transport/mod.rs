@@ -48,7 +48,7 @@ pub use handle::{Reloaded, Transport, TransportHandle};
 pub use quic::DATAGRAM_BYTES_MAX;
 pub use stats::{Counted, Counter, PathState};
 pub use stream::BiStream;
-pub use tls::OwnCertificate;
+pub use tls::{OwnCertificate, SameForServers, client_verifier};
 
 use crate::pki::{Identity, PkiError};
 use std::net::SocketAddr;

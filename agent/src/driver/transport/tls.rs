@@ -61,7 +61,7 @@ impl Trust {
     pub(super) fn load(config: &TransportConfig, generation: u64) -> Result<Self, TransportError> {
         let material = config.identity.load()?;
         let own = own_certificate(&material.chain[0], config)?;
-        let verifier = verifier(&material)?;
+        let verifier = client_verifier(&material)?;
         let reset_seed =
             Sha256::new_with_prefix(b"antipode reset 1").chain_update(material.key.secret_der()).finalize();
         let build = |kind: Kind| -> Result<_, TransportError> {
@@ -121,7 +121,10 @@ fn own_certificate(der: &CertificateDer<'_>, config: &TransportConfig) -> Result
 }
 
 /// The one who checks chains, dates, uses and revocation, for both directions.
-fn verifier(material: &Material) -> Result<Arc<dyn ClientCertVerifier>, TransportError> {
+///
+/// # Errors
+/// [`TransportError::Tls`] or [`TransportError::Lists`]: a root without its list would refuse everybody.
+pub fn client_verifier(material: &Material) -> Result<Arc<dyn ClientCertVerifier>, TransportError> {
     let mut roots = RootCertStore::empty();
     for root in &material.roots {
         roots.add(root.clone())?;
@@ -189,7 +192,7 @@ fn client_tls(
 /// Judges the called end as the calling end is judged. A host's certificate is good for both ends; one that is good
 /// for calling only (an operator's) is refused when its identity is read.
 #[derive(Debug)]
-struct SameForServers(Arc<dyn ClientCertVerifier>);
+pub struct SameForServers(pub Arc<dyn ClientCertVerifier>);
 
 impl ServerCertVerifier for SameForServers {
     // So many parameters: the trait's signature.

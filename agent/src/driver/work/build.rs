@@ -1,7 +1,7 @@
 //! From the spec to the drivers of one group on this host.
 
 use super::Order;
-use crate::config::{ClusterSpec, GroupConfig, Place as PlaceConfig};
+use crate::config::{ClusterSpec, GroupConfig, Place as PlaceConfig, Problem};
 use crate::driver::transport::TransportHandle;
 use crate::keeper::slice::SliceRoot;
 use crate::pki::files::IdentityFiles;
@@ -110,7 +110,7 @@ fn volumes(site: &Site, config: &GroupConfig, at: &Place) -> Result<Vec<Data>, S
         if volume.replication != "nbd" {
             return Err(format!("replication kind {:?} is not known to this version", volume.replication));
         }
-        let spec: NbdSpec = keys(&volume.params, "replication")?;
+        let spec: NbdSpec = keys(&own_keys(&volume.params), "replication")?;
         let path = fill(&spec.path, &config.name, &volume.name, &site.host);
         let volume = VolumeAt { name: volume.name.clone(), path };
         let record = RecordFile::beside(&volume.path);
@@ -141,6 +141,37 @@ impl Site {
 fn fill(pattern: &str, group: &GroupName, volume: &str, host: &HostName) -> PathBuf {
     let filled = pattern.replace("{group}", group.as_str()).replace("{volume}", volume);
     filled.replace("{host}", host.as_str()).into()
+}
+
+/// What the kinds find wrong with their own keys in the spec `source`, the content of `file`, each at its line.
+pub fn kind_problems(file: &str, source: &str) -> Vec<Problem> {
+    let Ok(spec) = ClusterSpec::parse(file, source) else { return Vec::new() };
+    let mut found = Vec::new();
+    for (name, group) in &spec.groups {
+        for (site, place) in &group.places {
+            let path = ["group", name.as_str(), "at", site.as_str()];
+            let wrong = match place.kind.as_str() {
+                "qemu" => keys::<QemuSpec>(&place.params, "qemu").err(),
+                other => Some(format!("workload kind {other:?} is not known to this version")),
+            };
+            found.extend(wrong.map(|what| (path.map(str::to_owned).to_vec(), what)));
+        }
+        for volume in &group.volumes {
+            let path = ["group", name.as_str(), "volume", volume.name.as_str(), "replication"];
+            let wrong = match volume.replication.as_str() {
+                "nbd" => keys::<NbdSpec>(&own_keys(&volume.params), "nbd").err(),
+                other => Some(format!("replication kind {other:?} is not known to this version")),
+            };
+            found.extend(wrong.map(|what| (path.map(str::to_owned).to_vec(), what)));
+        }
+    }
+    found.into_iter().map(|(path, what)| Problem::at(file, source, (&path, &what))).collect()
+}
+
+/// The keys of a volume that its kind reads: the others are the ledger's (`config::ledger_spec`).
+fn own_keys(params: &toml::Table) -> toml::Table {
+    let of_ledger = ["backend", "usual_lag"];
+    params.iter().filter(|(key, _)| !of_ledger.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 fn keys<T: serde::de::DeserializeOwned>(params: &toml::Table, of: &str) -> Result<T, String> {
