@@ -57,7 +57,7 @@ class Panel(threading.Thread):
         if line == "off":
             self.guest.kill()
         power = "off" if self.guest.is_gone() else "on"
-        return {"ok": line in ("off", "status"), "power": power, "name": HOST}
+        return {"ok": line in ("off", "status"), "power": power, "host": HOST, "lab": True}
 
 
 class GuestCluster(cluster.Cluster):
