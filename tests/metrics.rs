@@ -77,7 +77,9 @@ fn fed() -> Metrics {
     metrics.update(&status());
     let ledger = Ledger::new();
     metrics.event(&Event::Suspect { peer: "b".parse().expect("a name"), because: "silent".into() }, &ledger);
-    metrics.event(&Event::Refused { index: quorum::id::LogIndex(3), command: "grant", because: "no".into() }, &ledger);
+    let (rule, because) = ("owner-unproven", "no".to_owned());
+    let refused = Event::Refused { index: quorum::id::LogIndex(3), command: "grant", rule, because };
+    metrics.event(&refused, &ledger);
     let path = PathReading { peer: "b".into(), path: "0".into(), up: true, rtt: Some(0.04) };
     metrics.machine(&Machine {
         paths: vec![path],

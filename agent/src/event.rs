@@ -70,6 +70,8 @@ pub enum Event {
         index: LogIndex,
         /// Which command.
         command: &'static str,
+        /// The stable name of the rule.
+        rule: &'static str,
         /// Why.
         because: String,
     },

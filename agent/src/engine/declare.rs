@@ -4,8 +4,9 @@ use super::core::Engine;
 use crate::detector::Judgement;
 use crate::event::Event;
 use crate::policy::{DeclareView, Declared, HostFacts, Reporter, WhyNot, declare};
-use quorum::id::{HostName, SiteName};
-use quorum::ledger::{Command, Incarnation, Lost, LostCause, LostScope, SuspectReport, Verdict};
+use quorum::id::{HostEpoch, HostName, SiteName};
+use quorum::ledger::{Command, Ended, Incarnation, Lost, LostCause, LostScope, SuspectReport, Verdict};
+use quorum::mutants;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ impl Engine {
         let mut sites: BTreeMap<SiteName, BTreeMap<HostName, HostFacts>> = BTreeMap::new();
         let mut frozen = BTreeSet::new();
         for host in self.ledger.hosts().keys() {
-            let (Some((he, _)), Some(site)) = (self.ledger.admitted(host), self.ledger.site_of(host)) else { continue };
+            let (Some(he), Some(site)) = (self.may_be_lost(host), self.ledger.site_of(host)) else { continue };
             if self.ledger.freeze_of_host(host).is_some() {
                 frozen.insert(site.clone());
             }
@@ -85,6 +86,21 @@ impl Engine {
             frozen,
             braked: self.ledger.brake().is_some(),
         }
+    }
+
+    /// The host epoch that a declaration would name: that of an admitted host, or one that was retired and may still
+    /// own
+    /// something. Such a host is to come back at once; if it falls silent instead, its groups must go on elsewhere.
+    fn may_be_lost(&self, host: &HostName) -> Option<HostEpoch> {
+        let state = self.ledger.host(host)?;
+        let of = Incarnation { host: host.clone(), he: state.he };
+        let owns = || self.ledger.groups_on(host).any(|(_, group)| group.owners.contains_key(&of));
+        let may_be = match state.incarnations.get(&state.he)?.ended {
+            None => true,
+            Some(Ended::Retired { .. }) => owns() && !mutants::on("engine.retired_is_never_lost"),
+            Some(Ended::Lost { .. } | Ended::EraOver { .. }) => false,
+        };
+        may_be.then_some(state.he)
     }
 
     fn host_facts(&self, of: &Incarnation) -> HostFacts {

@@ -7,14 +7,14 @@ use super::core::Engine;
 use super::fence_lead::FenceLead;
 use super::message::Challenge;
 use crate::policy::Damping;
-use quorum::id::{Generation, GroupName, HostEpoch, HostName, LogIndex, Term};
+use quorum::id::{Epoch, Generation, GroupName, HostEpoch, HostName, LogIndex, PlanId, Term};
 use quorum::ledger::{self, CopyCheck, Incarnation};
 use quorum::moment::Moment;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The leader looks at everything at least this often.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// The leader looks at everything at least twice a beat, and never more often than this for no reason.
+const LOOK_MIN: Duration = Duration::from_millis(25);
 /// A leader tries this often to hand over to the witness, and not before it has led that long.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(2);
 /// A refused proposal is made again after this, doubled each time up to [`PACE_MAX`].
@@ -61,6 +61,13 @@ pub(super) struct Leading {
     paces: BTreeMap<String, (Moment, u32)>,
     nonce: u64,
     looked: Option<Moment>,
+    look_every: Duration,
+    /// At which step each open plan was last seen, and since when.
+    pub(super) at_step: BTreeMap<PlanId, (usize, Moment)>,
+    /// When this leader first saw each freeze, maintenance and hold.
+    begun: BTreeMap<LogIndex, Moment>,
+    /// Since when each group that isn't up is granted under which epoch.
+    pub(super) granted: BTreeMap<GroupName, (Epoch, Moment)>,
     handed_over: Option<Moment>,
     dirty: bool,
 }
@@ -84,13 +91,17 @@ impl Leading {
             paces: BTreeMap::new(),
             nonce: seed,
             looked: None,
+            look_every: LOOK_MIN,
+            at_step: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            granted: BTreeMap::new(),
             handed_over: None,
             dirty: true,
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.looked.map(|at| at.plus(LOOK_EVERY))
+        self.looked.map(|at| at.plus(self.look_every))
     }
 
     /// A number never used before by this leader.
@@ -133,11 +144,12 @@ impl Engine {
             self.leading = Some(Leading::new(term, now, seed));
         }
         let leading = self.leading.as_mut().expect("just made");
-        let due = leading.looked.is_none_or(|at| now.held_since(at) >= LOOK_EVERY);
+        let due = leading.looked.is_none_or(|at| now.held_since(at) >= leading.look_every);
         if !due && !leading.dirty {
             return;
         }
         leading.looked = Some(now);
+        leading.look_every = (self.timing.beat / 2).max(LOOK_MIN);
         leading.dirty = false;
         // Reports count only after an entry of this leader's own term is applied: until then the state may lack what
         // its predecessor committed.
@@ -167,6 +179,9 @@ impl Engine {
                 leading.ended_at.insert(of.clone(), now);
                 leading.damping.lost(now, &of.host);
                 leading.healthy.remove(&of.host);
+            }
+            ledger::Event::PlanClosed { plan, .. } => {
+                leading.at_step.remove(plan);
             }
             ledger::Event::HostRetired { of, .. } => {
                 leading.ended_at.insert(of.clone(), now);
@@ -243,19 +258,27 @@ impl Engine {
         }
     }
 
-    /// Freezes, maintenance and holds end when their span has passed on this leader's clock since it took over.
+    /// Freezes, maintenance and holds end when their span has passed on this leader's clock.
     fn end_what_elapsed(&mut self) {
         let now = self.now.moment;
-        let Some(leading) = &self.leading else { return };
-        let waited = now.waited_since(leading.since);
+        let Some(leading) = &mut self.leading else { return };
+        let standing: Vec<LogIndex> = (self.ledger.freezes().keys().copied())
+            .chain(self.ledger.maintenance().values().map(|restriction| restriction.at))
+            .chain(self.ledger.holds().values().map(|restriction| restriction.at))
+            .collect();
+        leading.begun.retain(|index, _| standing.contains(index));
+        // Counted from when this leader saw it first: at the latest a look after it was applied, or after it took over.
+        let mut waited = |at: LogIndex| now.waited_since(*leading.begun.entry(at).or_insert(now));
         let mut commands = Vec::new();
         for (index, freeze) in self.ledger.freezes() {
+            let waited = waited(*index);
             if waited >= freeze.span {
                 let cause = ledger::EndCause::Elapsed { waited };
                 commands.push((index.to_string(), ledger::Command::Thaw { freeze: *index, cause }));
             }
         }
         for (scope, restriction) in self.ledger.maintenance() {
+            let waited = waited(restriction.at);
             if waited >= restriction.span {
                 let cause = ledger::EndCause::Elapsed { waited };
                 let command = ledger::Command::MaintenanceEnded { scope: scope.clone(), cause };
@@ -263,6 +286,7 @@ impl Engine {
             }
         }
         for (scope, restriction) in self.ledger.holds() {
+            let waited = waited(restriction.at);
             if waited >= restriction.span {
                 let cause = ledger::EndCause::Elapsed { waited };
                 commands.push((format!("{scope:?}"), ledger::Command::HoldEnded { scope: scope.clone(), cause }));

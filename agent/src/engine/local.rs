@@ -6,12 +6,13 @@ use super::input::{Report, Resync, Sight};
 use super::message::Challenge;
 use crate::event::Event;
 use crate::heartbeat::GroupLag;
-use crate::runner::{Act, Duty, GroupRunner, MayStart, OwnerDuty, Saying, StandbyDuty};
+use crate::runner::{Act, Duty, FormerDuty, GroupRunner, MayStart, OwnerDuty, Saying, StandbyDuty};
 use quorum::id::{AgentInstance, Generation, GroupName, HostName};
 use quorum::ledger::{
-    Command, Ground, GroupState, Incarnation, PlanKind, StepKind, StepOutcome, StepState, Stopped, TicketState,
+    Command, Ground, GroupState, Incarnation, PlanKind, StepKind, StepOutcome, StepState, Stopped, Ticket, TicketState,
 };
 use quorum::moment::Moment;
+use quorum::mutants;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -113,8 +114,34 @@ impl Engine {
             let now = self.now.moment;
             let acts = self.local.runner(&group).step(now, &duty, &may_start);
             self.perform(&group, acts);
+            self.catch_up_with_plan(&group, &duty);
         }
         self.answer_challenge();
+    }
+
+    /// Says of the open plan's current step that it is done, if this host executes it and has done it: while another
+    /// step
+    /// was current, or in an earlier life of this agent, that could not be said.
+    fn catch_up_with_plan(&mut self, group: &GroupName, duty: &Duty) {
+        let Duty::Owner(owner) = duty else { return };
+        let Some(plan) = self.ledger.open_plan(group).filter(|plan| plan.pivot.is_some()) else { return };
+        let Some(index) = plan.current_step() else { return };
+        let step = &plan.plan.steps[index];
+        let has_done = self.local.runners.get(group).is_some_and(|runner| runner.has_done(step.kind, owner.epoch));
+        if step.host.as_ref() != Some(&self.me.host) || !has_done {
+            return;
+        }
+        let kind = step.kind;
+        let id = plan.id;
+        let says = |command: &Command| match command {
+            Command::StepStarted { plan, .. } | Command::StepEnded { plan, .. } => *plan == id,
+            _ => false,
+        };
+        if self.proposals.any_like(says) {
+            return;
+        }
+        let is_begun = matches!(plan.steps[index], StepState::Started { .. });
+        self.say_step(group, kind, is_begun.then(|| StepOutcome::Done { detail: "done before".into() }));
     }
 
     /// Groups that may be here, or may have been.
@@ -152,6 +179,9 @@ impl Engine {
         match &state.ticket {
             Some(ticket) if Some(&ticket.of) == me.as_ref() => self.owner_duty(group, state, &ticket.of),
             // Until the new owner runs, this copy may still be the one to go back to: nothing may write to it.
+            Some(ticket) if self.owned_last(state, ticket) => {
+                Duty::Former(FormerDuty { epoch: ticket.epoch, generation: state.generation })
+            }
             Some(ticket) if ticket.state == TicketState::Granted => Duty::None,
             Some(ticket) => match self.standby_of(group, state) {
                 Some(standby) if standby == self.me.host && ticket.of.host != self.me.host => {
@@ -162,6 +192,11 @@ impl Engine {
             },
             None => Duty::None,
         }
+    }
+
+    /// This host owned the group last, that is over, and its copy counts as having everything.
+    fn owned_last(&self, state: &GroupState, ticket: &Ticket) -> bool {
+        ticket.of.host == self.me.host && self.ledger.is_ended(&ticket.of) && state.in_sync.contains(&self.me.host)
     }
 
     /// The group was born, or this host became a place of it, and this host hasn't said yet that nothing is here.
@@ -208,10 +243,10 @@ impl Engine {
     /// host epoch match, no intent names us as the source.
     fn may_start(&self, group: &GroupName, duty: &Duty) -> MayStart {
         let Duty::Owner(owner) = duty else { return MayStart::No("the ticket is not here".into()) };
-        if !self.may_pet() {
+        if !self.may_pet() && !mutants::on("engine.starts_without_lease") {
             return MayStart::No("this host holds no lease that lasts long enough".into());
         }
-        if !self.keeper.is_armed(group, owner.epoch) {
+        if !self.keeper.is_armed(group, owner.epoch) && !mutants::on("engine.starts_unarmed") {
             return MayStart::No("the keeper hasn't taken the group into its armed set yet".into());
         }
         let waits_for =

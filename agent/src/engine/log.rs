@@ -6,9 +6,10 @@ use super::message::{Fed, Message};
 use super::voter::Asker;
 use crate::event::Event;
 use quorum::codec::{self, Blob, DecodeError};
-use quorum::id::{HostName, LogIndex};
+use quorum::id::{HostName, LogIndex, ProposalKey};
 use quorum::ledger::{self, Entry, Ledger, Position};
 use quorum::moment::Moment;
+use quorum::mutants;
 use quorum::replica::MembershipChange;
 use quorum::roster::Membership;
 use std::collections::BTreeMap;
@@ -69,7 +70,7 @@ pub(super) struct Following {
 impl Following {
     /// Whether everything is applied that was committed when this process asked first.
     pub(super) fn barrier_passed(&self, applied: LogIndex) -> bool {
-        self.barrier.is_some_and(|barrier| applied >= barrier)
+        self.barrier.is_some_and(|barrier| applied >= barrier) || mutants::on("engine.acts_before_barrier")
     }
 
     pub(super) fn barrier_at(&mut self, index: LogIndex) {
@@ -97,8 +98,8 @@ impl Engine {
         }
         self.answer_waiting(entry, position.index, &applied);
         if let Err(refusal) = &applied.outcome {
-            let because = refusal.to_string();
-            self.event(Event::Refused { index: position.index, command: entry.command.name(), because });
+            let (rule, because) = (refusal.code(), refusal.to_string());
+            self.event(Event::Refused { index: position.index, command: entry.command.name(), rule, because });
         }
         if let ledger::Command::Audit { action, detail, .. } = &entry.command
             && action == super::orders::RETRY
@@ -204,7 +205,7 @@ impl Engine {
         match message {
             Message::Raft(raft) => self.on_raft(&from, *raft),
             Message::Propose(entry) => self.on_propose(&from, *entry),
-            Message::NotLeader { .. } => self.proposals.leader_changed(),
+            Message::NotLeader { key, leader } => self.on_not_leader(&from, key, leader.as_ref()),
             Message::ReadIndex { context } => self.on_read_index(from, context),
             Message::ReadIndexAt { context, index } => {
                 if context == self.following.context {
@@ -394,6 +395,17 @@ impl Engine {
         let candidates = if voters.is_empty() { self.roster().into_keys().collect() } else { voters };
         let leader = self.leader().filter(is_linked);
         leader.or_else(|| candidates.into_iter().find(is_linked))
+    }
+
+    /// Somebody who doesn't lead was asked. One answer moves one proposal, and only to another leader: if each answer
+    /// sent everything anew, two proposals and a leader that has just restarted would double the messages every round
+    /// trip.
+    fn on_not_leader(&mut self, from: &HostName, key: ProposalKey, leader: Option<&HostName>) {
+        if mutants::on("engine.answers_with_a_storm") {
+            self.proposals.leader_changed();
+        } else if leader.is_some() && leader != Some(from) && leader == self.leader().as_ref() {
+            self.proposals.send_again(key);
+        }
     }
 
     fn on_propose(&mut self, from: &HostName, entry: Entry) {

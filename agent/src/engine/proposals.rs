@@ -92,6 +92,11 @@ impl Proposals {
         self.pending.values().any(|pending| pending.mark.as_deref() == Some(mark))
     }
 
+    /// Whether a command like this is under way.
+    pub fn any_like(&self, like: impl Fn(&Command) -> bool) -> bool {
+        self.pending.values().any(|pending| like(&pending.entry.command))
+    }
+
     /// The entry with `key` was seen applied, by whatever outcome: it is under way no more. Returns its mark, if it
     /// was ours and had one.
     pub fn applied(&mut self, key: ProposalKey) -> Option<String> {
@@ -117,6 +122,11 @@ impl Proposals {
     /// This agent leads no more: what it proposed as a leader is its successor's business.
     pub fn drop_marked(&mut self) {
         self.pending.retain(|_, pending| pending.mark.is_none());
+    }
+
+    /// Hands one proposal over again at once.
+    pub fn send_again(&mut self, key: ProposalKey) {
+        self.pending.values_mut().filter(|pending| pending.entry.key == key).for_each(|pending| pending.sent = None);
     }
 
     /// Another leader: everything is handed over again at once.

@@ -486,6 +486,13 @@ impl Engine {
                 let gap = gaps.iter().find_map(|(of, proof)| proof.as_ref().err().map(|gap| format!("{of}: {gap}")));
                 let text = format!("{group} has lost its owner {}; {}", ticket.of, gap.unwrap_or_default());
                 lines.push(AttentionLine { code: "group-down", text, next: format!("antipode explain group {group}") });
+            } else if ticket.state == TicketState::Granted {
+                let text = format!("{group} was granted to {} and isn't up there yet", ticket.of);
+                lines.push(AttentionLine {
+                    code: "group-starting",
+                    text,
+                    next: format!("antipode explain group {group}"),
+                });
             } else if state.in_sync.len() < 2 && !self.ledger.spec().groups[group].volumes.is_empty() {
                 lines.push(AttentionLine {
                     code: "unprotected",
@@ -518,11 +525,22 @@ fn plan_line(plan: &PlanState) -> PlanLine {
     }
 }
 
-/// What a person can do for a plan that waits for people.
+/// What a person can do for a plan that waits for somebody, or whose step failed.
 pub(super) fn next_for(plan: &PlanState, step: Option<StepKind>) -> String {
-    match step {
-        Some(StepKind::AwaitApproval) if !plan.is_approved() => format!("antipode approve plan {}", plan.id),
-        Some(StepKind::AwaitEvidence) => format!("antipode explain group {}", plan.plan.group),
+    let group = &plan.plan.group;
+    let failed = plan.current_step().is_some_and(|index| matches!(plan.steps[index], StepState::Ended { .. }));
+    match (step, &plan.plan.from) {
+        (Some(StepKind::AwaitApproval), _) if !plan.is_approved() => format!("antipode approve plan {}", plan.id),
+        (Some(StepKind::AwaitEvidence), Some(from)) => {
+            format!(
+                "antipode explain group {group}; if {0} is off for sure: antipode fence override host {0}",
+                from.host
+            )
+        }
+        (Some(StepKind::Grant), _) if plan.pivot.is_none() => {
+            format!("antipode explain group {group}; if its data is held: antipode failover {group} --accept-loss")
+        }
+        _ if failed => format!("antipode explain group {group}; it is tried again by itself"),
         _ => String::new(),
     }
 }

@@ -8,6 +8,7 @@ use quorum::id::{HostEpoch, HostName, LogIndex, VoterId};
 use quorum::lease::{self, Claim, Ended, Facts, LeaseRequest, VoterLease};
 use quorum::ledger::{Class, Command, Incarnation, Ledger};
 use quorum::moment::Moment;
+use quorum::mutants;
 use quorum::replica::{Entry as LogEntry, EntryKind, ReadContext, Replica, Standing, Ticker};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -254,7 +255,12 @@ impl Engine {
         match &entry.kind {
             EntryKind::Empty => self.apply_empty(position),
             EntryKind::Normal(data) => match super::log::decode_entry(data.as_ref()) {
-                Ok(decoded) => self.apply_entry(position, &decoded),
+                Ok(mut decoded) => {
+                    if mutants::on("engine.applies_by_the_clock") {
+                        decoded.wall_ms = self.now.wall_ms;
+                    }
+                    self.apply_entry(position, &decoded);
+                }
                 Err(error) => {
                     // An unknown entry halts apply and granting, never skips (I17).
                     let because = format!("decode entry {}: {error}; this voter grants nothing more", entry.index);
@@ -280,8 +286,11 @@ impl Engine {
         let me = self.me.host.clone();
         let Some(voting) = &mut self.voting else { return };
         voting.waits = waits;
-        let facts = facts(&voting.replica, voting.undecodable, &self.ledger, &me);
-        let due = voting.lease.expired_due(now, &voting.waits, &facts);
+        let mut due = Vec::new();
+        if !voting.waits.is_empty() {
+            let facts = facts(&voting.replica, voting.undecodable, &self.ledger, &me);
+            due = voting.lease.expired_due(now, &voting.waits, &facts);
+        }
         for expired in due {
             let of = Incarnation { host: expired.host, he: expired.host_epoch };
             let command = Command::Expired { voter: expired.voter, of: of.clone(), config: expired.config };

@@ -5,6 +5,7 @@
 //! hears B is a fault of the link A–B and declares nothing.
 
 use quorum::id::{HostEpoch, HostName, SiteName};
+use quorum::mutants;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -189,15 +190,15 @@ fn judge(view: &DeclareView, site: &SiteName, host: &HostName, facts: &HostFacts
     let hears = |voter: &&Reporter| {
         voter.is_fresh(view.detection) && !voter.abstains && voter.host != *host && !voter.suspects(host, site)
     };
-    if let Some(voter) = view.voters.iter().find(hears) {
+    if let Some(voter) = view.voters.iter().find(hears).filter(|_| !mutants::on("policy.ignores_who_hears")) {
         return Err(WhyNot::StillHeardBy(voter.host.clone()));
     }
     let reporters: Vec<&Reporter> = view.voters.iter().filter(|voter| counts(view, voter, site, host)).collect();
-    if reporters.len() < view.majority {
+    if reporters.len() < view.majority && !mutants::on("policy.minority_declares") {
         return Err(WhyNot::TooFewReports { have: reporters.len(), need: view.majority });
     }
     let domains: BTreeSet<&SiteName> = reporters.iter().map(|voter| &voter.site).filter(|s| *s != site).collect();
-    if domains.len() < 2 {
+    if domains.len() < 2 && !mutants::on("policy.one_domain_declares") {
         return Err(WhyNot::OneDomain);
     }
     if view.frozen.contains(site) {
@@ -354,5 +355,27 @@ mod tests {
             voter.hosts.insert(host("a1"));
         }
         assert_eq!(declare(&view).waiting[0].until, Ok(Duration::from_millis(340)));
+    }
+
+    /// Each gate, left open by a planted fault, changes what is decided about a view that it is there for.
+    #[cfg(feature = "mutants")]
+    #[test]
+    fn every_gate_left_open_is_noticed() {
+        let mut heard = view(Mode::Eager);
+        heard.voters[2].sites.clear();
+        let mut few = view(Mode::Eager);
+        few.voters[2].abstains = true;
+        let mut one_domain = view(Mode::Eager);
+        one_domain.voters[1] = voter("w2", "w", &["a"]);
+        let cases = [
+            ("policy.ignores_who_hears", heard),
+            ("policy.minority_declares", few),
+            ("policy.one_domain_declares", one_domain),
+        ];
+        for (fault, view) in cases {
+            let before = declare(&view);
+            let _planted = quorum::mutants::plant(fault);
+            assert_ne!(declare(&view), before, "{fault}");
+        }
     }
 }

@@ -10,12 +10,23 @@ use std::time::Duration;
 pub enum Duty {
     /// Nothing of the group may be here.
     None,
+    /// This host owned it last, and its copy is one of those that have everything.
+    Former(FormerDuty),
     /// The group is newborn: say that nothing of it is here, if so.
     SayAbsent,
     /// Receive the owner's writes.
     Standby(StandbyDuty),
     /// Run it.
     Owner(OwnerDuty),
+}
+
+/// What the copy of the last owner says of itself, after that owner's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerDuty {
+    /// The epoch under which it owned the group.
+    pub epoch: Epoch,
+    /// The generation at which the ledger counts its copy as in sync.
+    pub generation: Generation,
 }
 
 /// The duty of a standby.

@@ -1,10 +1,11 @@
 //! The runner of one group: what was seen here, what is under way, what failed.
 
-use super::act::{Act, Duty, MayStart, Saying, StandbyDuty};
+use super::act::{Act, Duty, FormerDuty, MayStart, Saying, StandbyDuty};
 use crate::engine::{Found, Presence, Report, Resync, Sight, Work, WorkId};
 use quorum::id::{Epoch, Generation, HostName};
 use quorum::ledger::{StepKind, StepOutcome};
 use quorum::moment::Moment;
+use quorum::mutants;
 use std::time::Duration;
 
 /// After a failure the same work is tried again after this, doubled each time up to [`RETRY_MAX`].
@@ -59,6 +60,20 @@ impl GroupRunner {
     /// What is under way.
     pub fn busy(&self) -> Option<&Work> {
         self.busy.as_ref().map(|(_, work)| work)
+    }
+
+    /// Whether a step of a plan was done here under this epoch, as far as this process knows. Nothing is, while
+    /// something is under way.
+    pub fn has_done(&self, step: StepKind, epoch: Epoch) -> bool {
+        let runs = self.seen.as_ref().is_some_and(|found| found.workload == Presence::Running(epoch));
+        self.busy.is_none()
+            && match step {
+                StepKind::Promote => self.promoted == Some(epoch) || runs,
+                StepKind::Start => runs,
+                StepKind::Announce => self.announced == Some(epoch),
+                StepKind::Probe => self.probed == Some(epoch),
+                _ => false,
+            }
     }
 
     /// Look again before anything else.
@@ -220,6 +235,7 @@ impl GroupRunner {
         };
         match duty {
             Duty::None => self.step_nobody(&found, &mut acts),
+            Duty::Former(duty) => self.step_former(duty, &found, &mut acts),
             // Never a kill: what runs before a group is born was not started by this cluster.
             Duty::SayAbsent if found.workload == Presence::Absent => self.say(now, Saying::Absent, &mut acts),
             Duty::SayAbsent => {
@@ -258,6 +274,16 @@ impl GroupRunner {
     fn step_nobody(&mut self, found: &Found, acts: &mut Vec<Act>) {
         if self.is_cleared(found, acts) && self.export.is_some() {
             self.order(Work::CloseExport, acts);
+        }
+    }
+
+    /// This host detached the others and ended before its copy said so. No write was answered in between, so its copy
+    /// has
+    /// everything that the ledger counts on; the driver refuses unless the copy reigned under this very epoch.
+    fn step_former(&mut self, duty: &FormerDuty, found: &Found, acts: &mut Vec<Act>) {
+        let is_one_behind = self.recorded.is_some_and(|recorded| recorded.0 + 1 == duty.generation.0);
+        if self.is_cleared(found, acts) && is_one_behind && !mutants::on("runner.stays_one_behind") {
+            self.order(Work::RecordGeneration { epoch: duty.epoch, generation: duty.generation }, acts);
         }
     }
 
@@ -333,7 +359,7 @@ fn step_of(work: &Work) -> Option<StepKind> {
 fn serves(work: &Work, duty: &Duty) -> bool {
     let owner = match duty {
         Duty::Owner(owner) if !owner.is_stopped => Some(owner),
-        Duty::Owner(_) | Duty::None | Duty::SayAbsent | Duty::Standby(_) => None,
+        Duty::Owner(_) | Duty::None | Duty::Former(_) | Duty::SayAbsent | Duty::Standby(_) => None,
     };
     match work {
         Work::Observe | Work::Kill | Work::CloseExport | Work::RecordGeneration { .. } => true,
@@ -348,7 +374,7 @@ fn serves(work: &Work, duty: &Duty) -> bool {
         }),
         Work::OpenExport { epoch, .. } => match duty {
             Duty::Standby(standby) => standby.epoch == *epoch,
-            Duty::None | Duty::SayAbsent | Duty::Owner(_) => false,
+            Duty::None | Duty::Former(_) | Duty::SayAbsent | Duty::Owner(_) => false,
         },
     }
 }

@@ -19,5 +19,5 @@ mod act;
 mod group;
 mod owner;
 
-pub use act::{Act, Duty, MayStart, OwnerDuty, Saying, StandbyDuty};
+pub use act::{Act, Duty, FormerDuty, MayStart, OwnerDuty, Saying, StandbyDuty};
 pub use group::GroupRunner;

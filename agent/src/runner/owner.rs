@@ -16,7 +16,7 @@ impl GroupRunner {
         acts: &mut Vec<Act>,
     ) {
         if duty.is_stopped {
-            self.stay_stopped(found, acts);
+            self.stay_stopped(duty, found, acts);
             return;
         }
         if let Some(intent) = duty.stop_for {
@@ -33,9 +33,12 @@ impl GroupRunner {
         }
     }
 
-    fn stay_stopped(&mut self, found: &Found, acts: &mut Vec<Act>) {
+    fn stay_stopped(&mut self, duty: &OwnerDuty, found: &Found, acts: &mut Vec<Act>) {
         if found.workload != Presence::Absent {
             self.order(Work::Kill, acts);
+        } else if self.is_behind(duty) && !mutants::on("runner.stays_one_behind") {
+            // It is granted back only if its copy says what the ledger says; nothing was answered in between.
+            self.order(Work::RecordGeneration { epoch: duty.epoch, generation: duty.generation }, acts);
         }
     }
 
@@ -48,6 +51,10 @@ impl GroupRunner {
         found: &Found,
         acts: &mut Vec<Act>,
     ) {
+        if found.workload == Presence::Absent && self.promoted != Some(duty.epoch) && !duty.is_recorded_running {
+            // Nothing was opened for writing under this epoch: every copy that counts as in sync has everything.
+            self.stopped = Some((duty.epoch, true, true));
+        }
         let already = self.stopped.filter(|(epoch, ..)| *epoch == duty.epoch);
         match (already, found.workload) {
             (Some((epoch, is_drained, untouched)), Presence::Absent) => {

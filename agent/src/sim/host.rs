@@ -1,20 +1,23 @@
 //! One simulated host: power, clock, disk, keeper, engine, places.
 
 use super::clock::Clock;
+use super::disk::{SimDisk, SimStore};
 use super::keeper::SimKeeper;
 use super::place::Place;
-use crate::engine::{Engine, Identity, Now, Setup, Work, WorkId, decode_ledger, encode_ledger};
+use super::watch::Point;
+use crate::engine::{Engine, Identity, KeeperOrder, Now, Setup, Work, WorkId, decode_ledger, encode_ledger};
 use quorum::codec::Blob;
 use quorum::id::{
-    AgentInstance, BootId, Era, GroupName, HardwareId, HostName, KeeperInstance, LogIndex, SiteName, Term, VoterId,
+    AgentInstance, BootId, Era, GroupName, HardwareId, HostEpoch, HostName, LogIndex, SiteName, Term, VoterId,
 };
 use quorum::ledger::{Class, Ledger};
 use quorum::moment::Moment;
 use quorum::replica::{Params, Position, Replica, Snapshot, SnapshotMeta};
 use quorum::roster::Membership;
-use quorum::storage::{Founding, Identity as StoreIdentity, LogStore, MemoryDisk, MemoryStore};
+use quorum::storage::{Founding, Identity as StoreIdentity};
 use quorum::timing::Timing;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What a host is made from and keeps for ever.
 #[derive(Clone, Debug)]
@@ -40,9 +43,20 @@ pub(super) struct Boot {
     pub(super) id: BootId,
     pub(super) clock: Clock,
     pub(super) keeper: Option<SimKeeper>,
+    /// What a keeper that ended left for the next one: the record and its latch.
+    pub(super) left: Option<(Option<KeeperOrder>, HostEpoch)>,
     pub(super) agent: Option<Agent>,
     /// Real time of the last pet; the watchdog counts from it. `None` until the first.
     pub(super) petted_ns: Option<u64>,
+    /// How long this watchdog takes to fire after the last pet: W or less.
+    pub(super) bite_ns: u64,
+    pub(super) is_dog_awaited: bool,
+    /// Nothing in the protected slice executes.
+    pub(super) slice_frozen: bool,
+    /// The whole host is suspended.
+    pub(super) is_asleep: bool,
+    /// Counts the keeper processes of this boot.
+    pub(super) keepers: u64,
     /// Counts boots, so that events of an earlier one are told apart.
     pub(super) number: u64,
 }
@@ -50,18 +64,30 @@ pub(super) struct Boot {
 /// The agent process.
 pub(super) struct Agent {
     pub(super) engine: Engine,
-    pub(super) store: Option<MemoryStore>,
+    pub(super) store: Option<SimStore>,
     /// Counts processes of the host, so that events of an earlier one are told apart.
     pub(super) number: u64,
     pub(super) work: BTreeMap<WorkId, (GroupName, Work)>,
     /// Real time of the next wake; wakes for any other time are overtaken.
     pub(super) wake_ns: u64,
+    /// Stopped until this real time: what happens to it meanwhile happens then.
+    pub(super) paused_until: u64,
 }
 
 /// A host.
 pub struct SimHost {
     pub(super) spec: HostSpec,
-    pub(super) disk: MemoryDisk,
+    pub(super) disk: SimDisk,
+    /// No flush ends before this real time.
+    pub(super) stalled_until: u64,
+    /// When the last write that it was given will be flushed.
+    pub(super) flushes_until: u64,
+    /// Why its voter's store can't be used any more.
+    pub(super) spoiled: Option<String>,
+    /// Its power goes with the next write that fails.
+    pub(super) torn: bool,
+    /// Where a process of it is to be stopped once, and for how long.
+    pub(super) stops: BTreeMap<Point, Duration>,
     /// Groups here.
     pub places: BTreeMap<GroupName, Place>,
     pub(super) boot: Option<Boot>,
@@ -70,13 +96,35 @@ pub struct SimHost {
 }
 
 impl SimHost {
-    pub(super) fn new(spec: HostSpec) -> Self {
-        Self { spec, disk: MemoryDisk::default(), places: BTreeMap::new(), boot: None, boots: 0, processes: 0 }
+    pub(super) fn new(spec: HostSpec, disk: SimDisk) -> Self {
+        Self {
+            spec,
+            disk,
+            stalled_until: 0,
+            flushes_until: 0,
+            spoiled: None,
+            torn: false,
+            stops: BTreeMap::new(),
+            places: BTreeMap::new(),
+            boot: None,
+            boots: 0,
+            processes: 0,
+        }
     }
 
     /// Whether it has power.
     pub fn is_powered(&self) -> bool {
         self.boot.is_some()
+    }
+
+    /// Its site.
+    pub fn site(&self) -> &SiteName {
+        &self.spec.site
+    }
+
+    /// Why its voter's store can't be used any more, if that is so: a person must replace the voter.
+    pub fn spoiled(&self) -> Option<&str> {
+        self.spoiled.as_deref()
     }
 
     /// The agent's engine, if it runs.
@@ -97,19 +145,11 @@ impl SimHost {
         Some(self.boot.as_ref()?.clock.read(real_ns))
     }
 
-    /// Starts the keeper process.
-    pub(super) fn start_keeper(&mut self, instance: KeeperInstance, timing: &Timing) {
-        let class = self.spec.class;
-        if let Some(boot) = &mut self.boot {
-            boot.keeper = Some(SimKeeper::new(boot.id, instance, timing, class));
-        }
-    }
-
-    /// Starts the agent process from what is on its disk.
-    pub(super) fn start_agent(&mut self, now: Now, instance: AgentInstance, founded: &Founded) {
+    /// Starts the agent process from what is on its disk and says up to where its log goes, or why the voter's store refuses.
+    pub(super) fn start_agent(&mut self, now: Now, instance: AgentInstance, founded: &Founded) -> Result<u64, String> {
         self.processes += 1;
         let number = self.processes;
-        let Some(boot) = &self.boot else { return };
+        let Some(boot) = &self.boot else { return Ok(0) };
         let identity = Identity {
             host: self.spec.name.clone(),
             site: self.spec.site.clone(),
@@ -118,30 +158,30 @@ impl SimHost {
             agent: instance,
             voter: self.spec.voter,
         };
-        let mut store = self.spec.voter.map(|voter| self.open_store(voter, founded));
-        let voting = store.as_mut().map(|store| {
-            let loaded = store.load().expect("a store of the simulator is whole");
-            let snapshot = loaded.snapshot.as_ref().expect("a founded store has a snapshot");
-            let ledger = decode_ledger(&snapshot.data).expect("the snapshot is a ledger");
+        let mut store = match self.spec.voter {
+            Some(voter) => Some(self.disk.open(&founding(voter, founded))?),
+            None => None,
+        };
+        let (mut voting, mut last) = (None, 0);
+        if let Some(store) = &mut store {
+            let loaded = store.load().map_err(|error| error.to_string())?;
+            last = loaded.last().index.0;
+            let snapshot = loaded.snapshot.as_ref().ok_or("the store has no snapshot")?;
+            let ledger = decode_ledger(&snapshot.data).map_err(|error| error.to_string())?;
             let seed = u64::from_le_bytes(instance.0[..8].try_into().unwrap_or_default());
             let params = Params { seed, priority: i64::from(self.spec.prefers_lead), ..Params::default() };
-            (Replica::new(params, loaded).expect("a loaded replica starts"), ledger)
-        });
+            let replica = Replica::new(params, loaded).map_err(|error| error.to_string())?;
+            voting = Some((replica, ledger));
+        }
         let peers = founded.peers.iter().filter(|(name, _)| **name != self.spec.name);
         let peers = peers.map(|(name, site)| (name.clone(), site.clone())).collect();
         let setup = Setup { identity, peers, timing: founded.timing.clone(), voting };
         let engine = Engine::new(now, setup);
         if let Some(boot) = &mut self.boot {
-            boot.agent = Some(Agent { engine, store, number, work: BTreeMap::new(), wake_ns: u64::MAX });
+            let work = BTreeMap::new();
+            boot.agent = Some(Agent { engine, store, number, work, wake_ns: u64::MAX, paused_until: 0 });
         }
-    }
-
-    fn open_store(&self, voter: VoterId, founded: &Founded) -> MemoryStore {
-        let mut store = MemoryStore::on(&self.disk).expect("the memory disk opens");
-        if store.identity().is_none() {
-            store.found(founding(voter, founded)).expect("an empty disk takes a founding");
-        }
-        store
+        Ok(last)
     }
 }
 

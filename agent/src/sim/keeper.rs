@@ -1,22 +1,29 @@
-//! The keeper of a simulated host: the production core, its driver played.
+//! The keeper of a simulated host: the production core, its driver played action by action.
+//!
+//! The driver can be stopped before any action that it takes, also between the check and the pet; see
+//! [`Point`](super::Point).
 
 use crate::engine::{Attestation, KeeperOrder, KeeperPage};
 use crate::heartbeat::KeeperState;
-use crate::keeper::core::{Action, Core, Device, Facts, Head, Helpers, Params, Phase, RecordView, SliceSeen};
+use crate::keeper::core::{Action, Core, Device, Facts, Head, Helpers, Params, Phase, Reason, RecordView, SliceSeen};
 use quorum::id::{BootId, GroupName, HostEpoch, KeeperInstance};
 use quorum::ledger::{Class, WatchdogAttestation};
 use quorum::moment::Moment;
 use quorum::timing::Timing;
 use std::time::Duration;
 
-/// What the keeper did in one look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Looked {
-    /// It petted the watchdog.
-    pub(super) petted: bool,
-    /// Everything protected is to be killed.
-    pub(super) kill: bool,
+/// What a keeper process is made from.
+pub(super) struct KeeperStart<'a> {
+    pub(super) boot: BootId,
+    pub(super) instance: KeeperInstance,
+    pub(super) timing: &'a Timing,
+    pub(super) class: Class,
+    /// The record and the latch that an earlier keeper of this boot left, and whether it had the slice frozen.
+    pub(super) found: Option<(Option<KeeperOrder>, HostEpoch)>,
 }
+
+/// What must have changed for the agent to be told.
+type Told = (Phase, u64, Option<HostEpoch>, HostEpoch, Reason);
 
 /// The keeper's process.
 pub(super) struct SimKeeper {
@@ -24,18 +31,23 @@ pub(super) struct SimKeeper {
     boot: BootId,
     pub(super) instance: KeeperInstance,
     record: Option<KeeperOrder>,
-    /// The groups of the record that was adopted last: those that an attestation names.
-    armed: Vec<GroupName>,
+    /// The record that was adopted last: its groups are those that an attestation names.
+    adopted: Option<KeeperOrder>,
     attested: Option<Attestation>,
     class: Class,
     worst: Duration,
     is_set_up: bool,
-    is_frozen: bool,
+    /// The device refuses pets.
+    pub(super) is_device_broken: bool,
     helpers: Helpers,
+    told: Option<Told>,
+    /// Stopped until this real time.
+    pub(super) paused_until: u64,
 }
 
 impl SimKeeper {
-    pub(super) fn new(boot: BootId, instance: KeeperInstance, timing: &Timing, class: Class) -> Self {
+    pub(super) fn new(start: KeeperStart<'_>) -> Self {
+        let KeeperStart { boot, instance, timing, class, found } = start;
         let params = Params {
             boot,
             instance,
@@ -44,89 +56,118 @@ impl SimKeeper {
             delta_io: timing.delta_io,
             lease_max: timing.lease * 4,
         };
+        let (record, floor) = found.unwrap_or_default();
+        let head = record.as_ref().map(head_of);
         Self {
-            core: Core::restarted(params, None, HostEpoch::default()),
+            core: Core::restarted(params, head, floor),
             boot,
             instance,
-            record: None,
-            armed: Vec::new(),
+            adopted: record.clone(),
+            record,
             attested: None,
             class,
             worst: timing.watchdog_worst,
             is_set_up: false,
-            is_frozen: false,
+            is_device_broken: false,
             helpers: Helpers::Ready,
+            told: None,
+            paused_until: 0,
         }
+    }
+
+    /// What a keeper that is started after this one finds.
+    pub(super) fn left(&self) -> (Option<KeeperOrder>, HostEpoch) {
+        (self.record.clone(), self.core.retired())
     }
 
     pub(super) fn write(&mut self, order: KeeperOrder) {
         self.record = Some(order);
     }
 
-    /// One round of the driver's loop: acts until the core pets or withholds. `is_empty`: no protected process lives.
-    pub(super) fn look(&mut self, read: impl Fn() -> Moment, mut is_empty: bool) -> Looked {
-        let mut looked = Looked::default();
-        for _ in 0..32 {
-            let view = self.record.as_ref().map_or(RecordView::Absent, |order| {
-                RecordView::Whole(Head {
-                    era: order.era,
-                    he: order.host_epoch,
-                    boot: order.boot,
-                    instance: order.instance,
-                    expiry: order.expires,
-                    sequence: order.sequence,
-                })
-            });
-            let facts = Facts {
-                slice: Some(SliceSeen { empty: is_empty, frozen: self.is_frozen, bare: is_empty }),
-                helpers: self.helpers,
-                device: if self.is_set_up { Device::Good } else { Device::Unset },
-                may_close_late: false,
-                pins_settled: self.record.as_ref().map_or(0, |order| order.sequence),
-            };
-            let before = self.core.sequence();
-            let action = self.core.step(read(), view, &facts);
-            if self.core.sequence() != before {
-                self.armed = self.record.iter().flat_map(|order| order.armed.keys().cloned()).collect();
-            }
-            match action {
-                Action::SetUp => self.is_set_up = true,
-                Action::Freeze => self.is_frozen = true,
-                Action::Kill => {
-                    looked.kill = true;
-                    is_empty = true;
-                    self.helpers = Helpers::Done;
-                }
-                Action::Sweep => {}
-                Action::Attest(he) => {
-                    self.attested = Some(Attestation { boot: self.boot, host_epoch: he, groups: self.armed.clone() });
-                }
-                Action::Thaw(_) => {
-                    self.is_frozen = false;
-                    self.helpers = Helpers::Ready;
-                }
-                Action::Pet => {
-                    looked.petted = true;
-                    return looked;
-                }
-                Action::Withhold => return looked,
-            }
+    /// The next action of the driver's loop. `is_empty`: no protected process lives; `is_frozen`: the slice is.
+    pub(super) fn decide(&mut self, now: Moment, (is_empty, is_frozen): (bool, bool)) -> Action {
+        let view = self.record.as_ref().map_or(RecordView::Absent, |order| RecordView::Whole(head_of(order)));
+        let device = match (self.is_device_broken, self.is_set_up) {
+            (true, _) => Device::Failed,
+            (false, true) => Device::Good,
+            (false, false) => Device::Unset,
+        };
+        let facts = Facts {
+            slice: Some(SliceSeen { empty: is_empty, frozen: is_frozen, bare: is_empty }),
+            helpers: self.helpers,
+            device,
+            may_close_late: false,
+            pins_settled: self.record.as_ref().map_or(0, |order| order.sequence),
+        };
+        let before = self.core.sequence();
+        let action = self.core.step(now, view, &facts);
+        if self.core.sequence() != before {
+            self.adopted.clone_from(&self.record);
         }
-        looked
+        action
     }
 
-    /// What the agent reads.
-    pub(super) fn page(&self) -> KeeperPage {
-        let state = match self.core.phase() {
+    /// What of an action concerns the keeper's own state; freezing and killing is the world's business.
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::SetUp => self.is_set_up = true,
+            Action::Kill => self.helpers = Helpers::Done,
+            Action::Attest(he) => {
+                let groups = self.adopted.iter().flat_map(|order| order.armed.keys().cloned()).collect();
+                self.attested = Some(Attestation { boot: self.boot, host_epoch: he, groups });
+            }
+            Action::Thaw(_) => self.helpers = Helpers::Ready,
+            Action::Freeze | Action::Sweep | Action::Pet | Action::Withhold => {}
+        }
+    }
+
+    /// Whether the record in force exempts the group from the lease's end.
+    pub(super) fn exempts(&self, group: &GroupName) -> bool {
+        let armed = self.adopted.as_ref().and_then(|order| order.armed.get(group));
+        armed.is_some_and(|armed| armed.pinned)
+    }
+
+    /// When the adopted lease ends, on the host's clocks; `None` while nothing is armed.
+    pub(super) fn expiry(&self) -> Option<Moment> {
+        self.core.armed_epoch().and(self.adopted.as_ref()).map(|order| order.expires)
+    }
+
+    /// When the lease of the record that was adopted last ends, whatever became of it.
+    pub(super) fn last_expiry(&self) -> Option<Moment> {
+        self.adopted.as_ref().map(|order| order.expires)
+    }
+
+    /// Whether something changed since this was asked last that the agent must be told.
+    pub(super) fn has_news(&mut self) -> bool {
+        let core = &self.core;
+        let now = (core.phase(), core.echoed(), core.attested(), core.retired(), core.reason());
+        // A renewed record changes the head in the phase; it is told as an echo.
+        let is_news = self.told.as_ref() != Some(&now);
+        self.told = Some(now);
+        is_news
+    }
+
+    /// Where it stands.
+    pub(super) fn state(&self) -> KeeperState {
+        match self.core.phase() {
             Phase::Armed(_) => KeeperState::Armed,
             Phase::Rest if self.core.retired() == HostEpoch::default() => KeeperState::Idle,
             Phase::Rest => KeeperState::Clear,
             Phase::Clearing(_) | Phase::Settling(_) | Phase::Thawing(..) => KeeperState::Clearing,
-        };
+        }
+    }
+
+    /// Why it is where it is.
+    pub(super) fn reason(&self) -> Reason {
+        self.core.reason()
+    }
+
+    /// What the agent reads.
+    pub(super) fn page(&self) -> KeeperPage {
         let retired = Some(self.core.retired()).filter(|he| *he != HostEpoch::default());
         KeeperPage {
             instance: self.instance,
-            state,
+            state: self.state(),
             host_epoch: self.core.armed_epoch().or(retired),
             echoed: self.core.echoed(),
             written: self.record.as_ref().map_or(0, |order| order.sequence),
@@ -141,5 +182,16 @@ impl SimKeeper {
             lab: false,
             because: format!("{:?}", self.core.reason()),
         }
+    }
+}
+
+fn head_of(order: &KeeperOrder) -> Head {
+    Head {
+        era: order.era,
+        he: order.host_epoch,
+        boot: order.boot,
+        instance: order.instance,
+        expiry: order.expires,
+        sequence: order.sequence,
     }
 }

@@ -2,30 +2,38 @@
 //!
 //! ```text
 //!   World ── queue of (real time, event) ── one at a time ──► a host
-//!     Host: engine · keeper core · memory disk · places (workload, copy of the data) · clock with its own rate
-//!     Network: delay, loss and cuts per direction        Oracle: looks after every event
+//!     Host: engine · keeper core · disk · places (workload, copy of the data) · two clocks · watchdog
+//!     Network: delay, loss, copies, strays and cuts per direction        Oracle: looks after every event
+//!   verbs: what tests and scenarios do to it; `heal` ends every fault
 //! ```
 //! Contract: same seed, same world, same trace. Real time is the world's alone; each host reads its own clocks.
 //!
 //! Not here: drivers. What they do (start a guest, copy blocks) is played with spans of time and outcomes.
 
 mod clock;
+mod data;
+mod disk;
+mod effects;
 mod fence;
 mod host;
 mod keeper;
+mod life;
 mod network;
 mod oracle;
 mod place;
 mod random;
+mod verbs;
+mod watch;
 mod world;
 
 pub use fence::FenceBench;
 pub use host::SimHost;
 pub use network::{Link, Network};
-pub use oracle::{Oracle, Violation};
-pub use place::{Place, Volume};
+pub use oracle::{Oracle, Seen, Violation};
+pub use place::{Place, Volume, Whole, WorkFault, Writes};
 pub use random::Random;
-pub use world::{Trace, World, WorldSpec};
+pub use watch::Point;
+pub use world::{Trace, Tuning, World, WorldSpec};
 
 #[cfg(test)]
 mod fence_tests;

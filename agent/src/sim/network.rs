@@ -1,4 +1,7 @@
-//! The network: delay, jitter, loss and cuts, for each direction by itself.
+//! The network: delay, jitter, loss, copies, strays and cuts, for each direction by itself.
+//!
+//! Datagrams may be lost, doubled, overtaken, or come once more when nobody thinks of them any more. Messages travel
+//! on a stream: they keep their order and are sent again when lost, but a cut direction swallows them.
 
 use super::random::Random;
 use quorum::id::HostName;
@@ -10,17 +13,31 @@ use std::time::Duration;
 pub struct Link {
     /// One-way delay.
     pub delay: Duration,
-    /// Up to this much is added, evenly.
+    /// Up to this much is added, evenly. More than the gap between two datagrams makes them overtake each other.
     pub jitter: Duration,
     /// Lost datagrams per thousand. Messages aren't lost while the link is up: a stream sends again.
     pub loss_per_mille: u64,
+    /// Datagrams per thousand that arrive twice.
+    pub twice_per_mille: u64,
+    /// Datagrams per thousand of which a copy arrives once more, this much later.
+    pub stray_per_mille: u64,
+    /// How much later.
+    pub stray_after: Duration,
     /// Nothing passes.
     pub is_cut: bool,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { delay: Duration::from_millis(20), jitter: Duration::from_micros(200), loss_per_mille: 0, is_cut: false }
+        Self {
+            delay: Duration::from_millis(20),
+            jitter: Duration::from_micros(200),
+            loss_per_mille: 0,
+            twice_per_mille: 0,
+            stray_per_mille: 0,
+            stray_after: Duration::ZERO,
+            is_cut: false,
+        }
     }
 }
 
@@ -38,18 +55,46 @@ impl Network {
         self.links.entry((from.clone(), to.clone())).or_default()
     }
 
-    /// When a datagram sent now arrives; `None` if it doesn't.
+    /// The direction as it is.
+    pub fn seen(&self, from: &HostName, to: &HostName) -> Link {
+        self.links.get(&(from.clone(), to.clone())).copied().unwrap_or_default()
+    }
+
+    /// Whether both directions between two hosts pass.
+    pub fn is_whole(&self, one: &HostName, other: &HostName) -> bool {
+        !self.seen(one, other).is_cut && !self.seen(other, one).is_cut
+    }
+
+    /// Whether anything is cut.
+    pub fn is_cut(&self) -> bool {
+        self.links.values().any(|link| link.is_cut)
+    }
+
+    /// Every direction that ever was touched is as new.
+    pub(super) fn heal(&mut self) {
+        self.links.clear();
+    }
+
+    /// When a datagram sent now arrives: never, once, or more often.
     pub(super) fn datagram(
         &mut self,
         now_ns: u64,
         (from, to): (&HostName, &HostName),
         random: &mut Random,
-    ) -> Option<u64> {
+    ) -> Vec<u64> {
         let link = *self.link(from, to);
+        let mut arrivals = Vec::new();
         if link.is_cut || random.chance(link.loss_per_mille) {
-            return None;
+            return arrivals;
         }
-        Some(now_ns + travel(link, random))
+        arrivals.push(now_ns + travel(link, random));
+        if link.twice_per_mille > 0 && random.chance(link.twice_per_mille) {
+            arrivals.push(now_ns + travel(link, random));
+        }
+        if link.stray_per_mille > 0 && random.chance(link.stray_per_mille) {
+            arrivals.push(now_ns + nanos(link.stray_after) + travel(link, random));
+        }
+        arrivals
     }
 
     /// When a message sent now arrives; `None` if the direction is cut.
@@ -65,7 +110,7 @@ impl Network {
         }
         // A lost packet is sent again after about two round trips.
         let mut travel_ns = travel(link, random);
-        while random.chance(link.loss_per_mille) {
+        while random.chance(link.loss_per_mille.min(900)) {
             travel_ns += nanos(link.delay) * 4;
         }
         let last = self.arrivals.entry((from.clone(), to.clone())).or_default();

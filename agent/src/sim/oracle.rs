@@ -1,8 +1,22 @@
 //! Looks at the whole world after every event, with eyes that no agent has.
+//!
+//! It knows real time, every clock's rate, what really runs and what was really written, and hears every fact that any
+//! replica applies. What it concludes rests on these alone, never on what an agent believes. Each check names the
+//! invariant of protocol §10.
+
+mod facts;
+mod seen;
+
+pub use seen::Seen;
 
 use super::host::SimHost;
-use quorum::id::{Epoch, GroupName, HostName};
-use std::collections::BTreeMap;
+use super::network::nanos;
+use super::place::Writes;
+use super::world::World;
+use quorum::id::{Epoch, GroupName, HostName, SiteName, TaskId, VoterId};
+use quorum::ledger::{EvidenceKind, Incarnation};
+use quorum::roster::Membership;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,87 +30,204 @@ pub struct Violation {
 /// What the oracle remembers between events.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
+    /// The first thing that was found broken.
+    broken: Option<Violation>,
+    /// Voters, the hosts that they run on, and their sites.
+    voters: BTreeMap<VoterId, (HostName, SiteName)>,
+    /// Highest epoch that ever ran.
     epochs: BTreeMap<GroupName, Epoch>,
     hashes: BTreeMap<u64, [u8; 32]>,
     applied: BTreeMap<HostName, u64>,
-    /// The writes of each group that were answered: what runs has them all.
-    answered: BTreeMap<GroupName, u64>,
+    /// Facts up to here were taken in, the last from this host at this time.
+    heard: (u64, Option<(HostName, u64)>),
+    ended: BTreeMap<Incarnation, u64>,
+    admitted: BTreeMap<HostName, Incarnation>,
+    inert: BTreeMap<Incarnation, EvidenceKind>,
+    inert_for: BTreeMap<(Incarnation, GroupName), EvidenceKind>,
+    granted: BTreeMap<(GroupName, Epoch), Incarnation>,
+    tickets: BTreeMap<GroupName, (Epoch, Incarnation)>,
+    stopped: BTreeSet<(GroupName, Epoch)>,
+    /// Grants behind which a person accepted a loss, or which the ledger itself counted as losing something.
+    lossy: BTreeSet<(GroupName, Epoch)>,
+    acknowledged: BTreeMap<GroupName, Writes>,
+    /// Who hears nothing of whom, since when; and who ever did since the peer's last admission.
+    suspects: BTreeMap<(HostName, HostName), u64>,
+    suspected: BTreeSet<(HostName, HostName)>,
+    open_tasks: BTreeSet<TaskId>,
+    lease_grants: BTreeMap<(VoterId, Incarnation), u64>,
+    persisted: BTreeMap<HostName, u64>,
+    /// L, as it was granted last.
+    lease_ns: u64,
+    /// Set by whoever plants faults: what is wrong now.
+    pub(super) marks: BTreeSet<&'static str>,
+    /// What was reached, for coverage.
+    pub(super) seen: Seen,
 }
 
 impl Oracle {
+    pub(super) fn new(membership: &Membership) -> Self {
+        let voters = membership.all_voters().map(|voter| (voter.id, (voter.host.clone(), voter.site.clone())));
+        Self { voters: voters.collect(), ..Self::default() }
+    }
+
+    /// What was reached in this run.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    fn breaks(&mut self, invariant: &'static str, text: String) {
+        self.broken.get_or_insert(Violation { invariant, text });
+    }
+
     /// Looks at all hosts.
     ///
     /// # Errors
-    /// The first invariant found broken.
-    pub fn look(&mut self, hosts: &BTreeMap<HostName, SimHost>) -> Result<(), Violation> {
-        self.at_most_one_runs(hosts)?;
-        self.epochs_only_rise(hosts)?;
-        self.nothing_answered_is_lost(hosts)?;
-        self.replicas_agree(hosts)
+    /// The first invariant found broken since the world began.
+    pub(super) fn look(&mut self, hosts: &BTreeMap<HostName, SimHost>, now_ns: u64) -> Result<(), Violation> {
+        self.at_most_one_runs(hosts, now_ns);
+        self.replicas_agree(hosts);
+        self.broken.clone().map_or(Ok(()), Err)
     }
 
-    fn at_most_one_runs(&self, hosts: &BTreeMap<HostName, SimHost>) -> Result<(), Violation> {
-        let mut running: BTreeMap<&GroupName, (&HostName, Epoch)> = BTreeMap::new();
+    fn at_most_one_runs(&mut self, hosts: &BTreeMap<HostName, SimHost>, now_ns: u64) {
+        let mut running: Vec<(&GroupName, &HostName, Epoch)> = Vec::new();
         for (name, host) in hosts {
-            for (group, place) in host.places.iter().filter(|_| host.is_powered()) {
-                let Some(epoch) = place.running else { continue };
-                if let Some((other, older)) = running.insert(group, (name, epoch)) {
-                    let text = format!("{group} runs on {other} (epoch {older}) and on {name} (epoch {epoch})");
-                    return Err(Violation { invariant: "I1", text });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn epochs_only_rise(&mut self, hosts: &BTreeMap<HostName, SimHost>) -> Result<(), Violation> {
-        for host in hosts.values() {
+            let Some(boot) = &host.boot else { continue };
             for (group, place) in &host.places {
                 let Some(epoch) = place.running else { continue };
-                let highest = self.epochs.entry(group.clone()).or_default();
-                if epoch < *highest {
-                    let text = format!("{group} runs at epoch {epoch} after epoch {highest} ran");
-                    return Err(Violation { invariant: "I3", text });
+                if let Some((_, other, older)) = running.iter().find(|(of, ..)| *of == group) {
+                    let text = format!("{group} runs on {other} (epoch {older}) and on {name} (epoch {epoch})");
+                    self.breaks("I1", text);
                 }
-                *highest = epoch;
+                running.push((group, name, epoch));
+                self.has_a_right(host, (group, epoch, place.started_under));
+                let executes = !boot.slice_frozen && !boot.is_asleep;
+                let exempt = boot.keeper.as_ref().is_some_and(|keeper| keeper.exempts(group));
+                if executes && !exempt {
+                    self.runs_within_its_lease(host, group, now_ns);
+                }
             }
         }
-        Ok(())
     }
 
-    /// Whoever runs a group has every write that was answered before (nobody accepts a loss in these stories).
-    fn nothing_answered_is_lost(&mut self, hosts: &BTreeMap<HostName, SimHost>) -> Result<(), Violation> {
-        for (name, host) in hosts.iter().filter(|(_, host)| host.is_powered()) {
-            for (group, place) in host.places.iter().filter(|(_, place)| place.running.is_some()) {
-                let Some(volume) = &place.volume else { continue };
-                let answered = self.answered.entry(group.clone()).or_default();
-                if volume.writes < *answered {
-                    let text =
-                        format!("{group} runs on {name} with {} writes; {answered} were answered", volume.writes);
-                    return Err(Violation { invariant: "I10", text });
-                }
-                *answered = volume.writes;
-            }
+    /// What runs has the newest grant of its epoch, under the host epoch that it was granted to, and nothing proves
+    /// that
+    /// host epoch over.
+    fn has_a_right(&mut self, host: &SimHost, what: (&GroupName, Epoch, Option<quorum::id::HostEpoch>)) {
+        let (group, epoch, he) = what;
+        let highest = self.epochs.entry(group.clone()).or_default();
+        if epoch < *highest {
+            let text = format!("{group} runs at epoch {epoch} after epoch {highest} ran");
+            self.breaks("I3", text);
+            return;
         }
-        Ok(())
+        *highest = epoch;
+        let Some(he) = he else { return };
+        let of = Incarnation { host: host.spec.name.clone(), he };
+        if self.granted.get(&(group.clone(), epoch)) != Some(&of) {
+            let text = format!("{group} runs at epoch {epoch} on {of}, to whom that epoch was never granted");
+            self.breaks("I11", text);
+        }
+        if let Some(kind) = self.inert.get(&of) {
+            let text = format!("{group} runs on {of}, which {kind:?} proved inert");
+            self.breaks("I4", text);
+        }
+        if let Some(kind) = self.inert_for.get(&(of.clone(), group.clone())) {
+            let text = format!("{group} runs on {of}, which {kind:?} proved gone from there");
+            self.breaks("I4", text);
+        }
     }
 
-    /// The state hash per index is equal on all replicas.
-    fn replicas_agree(&mut self, hosts: &BTreeMap<HostName, SimHost>) -> Result<(), Violation> {
+    /// Nothing executes past the end of the lease that its keeper goes by, not even while a reset is on its way.
+    fn runs_within_its_lease(&mut self, host: &SimHost, group: &GroupName, now_ns: u64) {
+        let Some(boot) = &host.boot else { return };
+        let left = || boot.left.as_ref().and_then(|(record, _)| record.as_ref()).map(|record| record.expires);
+        let expiry = boot.keeper.as_ref().map_or_else(left, super::keeper::SimKeeper::last_expiry);
+        let Some(expiry) = expiry else { return };
+        let end_ns = boot.clock.real_at(expiry);
+        // W and δ_hw are real time, the lease is counted on a clock that may be fast by ρ.
+        if now_ns > end_ns + end_slack(end_ns) {
+            let late = (now_ns - end_ns) / 1_000_000;
+            let text = format!("{group} executes on {} {late} ms after its lease ended", host.spec.name);
+            self.breaks("I12", text);
+        }
+    }
+
+    /// The state is equal at every index on all replicas, and whoever applied the end of a host epoch has it.
+    fn replicas_agree(&mut self, hosts: &BTreeMap<HostName, SimHost>) {
         for (name, host) in hosts {
             let Some(engine) = host.engine() else { continue };
             let ledger = engine.ledger();
             let index = ledger.applied().0;
-            if self.applied.insert(name.clone(), index) == Some(index) {
+            let before = self.applied.get(name).copied();
+            if before == Some(index) {
                 continue;
             }
+            self.applied.insert(name.clone(), index);
             let hash = ledger.chain_hash();
             let known = *self.hashes.entry(index).or_insert(hash);
             if known != hash {
-                let text = format!("{name} disagrees about the state at index {index}");
-                return Err(Violation { invariant: "I14", text });
+                self.breaks("I14", format!("{name} disagrees about the state at index {index}"));
+            }
+            if before.is_none_or(|before| index != before + 1) {
+                let forgets = |(of, at): &(&Incarnation, &u64)| {
+                    let known = ledger.host(&of.host).is_none() || ledger.is_ended(of);
+                    **at <= index && !known
+                };
+                if let Some((of, at)) = self.ended.iter().find(forgets) {
+                    let text = format!("{name} at index {index} has forgotten that {of} ended at index {at}");
+                    self.breaks("I16", text);
+                }
             }
         }
-        Ok(())
+    }
+
+    /// A running owner's writes were answered. `before`: what its copy had.
+    pub(super) fn acknowledged(&mut self, group: &GroupName, (epoch, span_ns): (Epoch, u64), before: &Writes) {
+        let truth = self.acknowledged.entry(group.clone()).or_default();
+        let lost_ms = (!before.has(truth)).then(|| before.misses(truth) / 1_000_000);
+        // What was never answered and lies on the copy that goes on is part of what there is from here.
+        truth.clone_from(before);
+        truth.add(epoch, span_ns);
+        if let Some(lost_ms) = lost_ms.filter(|_| !self.lossy.contains(&(group.clone(), epoch))) {
+            let text = format!(
+                "{group} goes on at epoch {epoch} without {lost_ms} ms of answered writes, which nobody accepted"
+            );
+            self.breaks("I10", text);
+        }
+    }
+
+    /// A voter has entries up to here on its disk.
+    pub(super) fn persisted(&mut self, host: &HostName, last: u64) {
+        self.persisted.insert(host.clone(), last);
+    }
+}
+
+/// How much later than its own count a lease may end in real time: half of ρ of everything that was counted since boot
+/// is
+/// already in the clock; what remains is the rounding, and W counted in real time.
+fn end_slack(_end_ns: u64) -> u64 {
+    10_000_000
+}
+
+impl World {
+    /// A pet reached the watchdog now: even if it is the last one, the host executes nothing any more when its lease
+    /// ends (I7).
+    pub(super) fn judge_pet(&mut self, name: &HostName) {
+        let timing = &self.founded.timing;
+        let (worst, delta_hw) = (nanos(timing.watchdog_worst), nanos(timing.delta_hw));
+        let host = &self.hosts[name];
+        let Some(boot) = &host.boot else { return };
+        let Some(keeper) = &boot.keeper else { return };
+        let Some(expiry) = keeper.expiry() else { return };
+        if host.places.values().all(|place| place.running.is_none()) {
+            return;
+        }
+        let end_ns = boot.clock.real_at(expiry);
+        let reset_ns = self.now_ns + worst + delta_hw;
+        if reset_ns > end_ns + end_slack(end_ns) {
+            let late = (reset_ns - end_ns) / 1_000_000;
+            self.oracle.breaks("I7", format!("{name} petted; its reset could come {late} ms after its lease ends"));
+        }
     }
 }

@@ -1,20 +1,56 @@
-//! A group at a host: its workload and its copy of the data, played.
+//! A group at a host: its workload and its copy of the data, played, with every write accounted for.
 
 use crate::engine::{CopyFound, Found, Presence, Report, Work};
-use quorum::id::{Epoch, Generation, HostName};
+use quorum::id::{Epoch, Generation, HostEpoch, HostName};
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// What was written to a copy, owner after owner: the epoch, and for how many nanoseconds it wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writes(Vec<(Epoch, u64)>);
+
+impl Writes {
+    /// Goes on writing under `epoch`.
+    pub fn add(&mut self, epoch: Epoch, span_ns: u64) {
+        match self.0.last_mut() {
+            Some((last, count)) if *last == epoch => *count += span_ns,
+            _ if span_ns > 0 => self.0.push((epoch, span_ns)),
+            _ => {}
+        }
+    }
+
+    /// Whether everything in `other` is here, in the same order and with nothing foreign in between.
+    pub fn has(&self, other: &Self) -> bool {
+        let Some(((last_epoch, last_count), before)) = other.0.split_last() else { return true };
+        let is_prefix = self.0.len() > before.len() && self.0[..before.len()] == *before;
+        is_prefix && self.0[before.len()].0 == *last_epoch && self.0[before.len()].1 >= *last_count
+    }
+
+    /// How much `other` has that is missing here, in nanoseconds of writing.
+    pub fn misses(&self, other: &Self) -> u64 {
+        let same = self.0.iter().zip(&other.0).take_while(|(mine, theirs)| mine == theirs).count();
+        let theirs: u64 = other.0[same..].iter().map(|(_, count)| count).sum();
+        let shared = match (self.0.get(same), other.0.get(same)) {
+            (Some((mine, count)), Some((epoch, other))) if mine == epoch => *count.min(other),
+            _ => 0,
+        };
+        theirs - shared
+    }
+}
 
 /// A copy of a group's data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Volume {
     /// Generation recorded beside it.
     pub generation: Generation,
-    /// Writes that it has, counted; the owner's count is the truth.
-    pub writes: u64,
+    /// What was written to it.
+    pub writes: Writes,
     /// Open to the writes of this owner under this epoch.
     pub export: Option<(Epoch, HostName)>,
     /// It is being made equal under an epoch, or was made so; `None` where it is the source's.
     pub follows: Option<(Epoch, Whole)>,
+    /// The epoch under which it was promoted last.
+    pub reign: Option<Epoch>,
 }
 
 /// Whether a standby's copy is a mixture.
@@ -34,6 +70,25 @@ impl Volume {
             Some((_, Whole::Recorded)) | None => self.generation,
         }
     }
+
+    /// Says its generation from now on; a copy that reigned under another epoch doesn't.
+    fn record(&mut self, epoch: Epoch, generation: Generation) -> Report {
+        if self.follows.is_none() && self.reign != Some(epoch) {
+            return Report::Failed { because: format!("this copy didn't reign under epoch {epoch}") };
+        }
+        self.generation = generation;
+        self.follows = self.follows.map(|_| (epoch, Whole::Recorded));
+        Report::Done { detail: "recorded".into() }
+    }
+}
+
+/// What is to go wrong with a kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkFault {
+    /// So many times it fails and changes nothing.
+    Fails(u32),
+    /// It doesn't end until it is mended.
+    Hangs,
 }
 
 /// What is of a group at a host. The volume survives a power cut, the rest doesn't.
@@ -41,19 +96,50 @@ impl Volume {
 pub struct Place {
     /// The running workload's epoch.
     pub running: Option<Epoch>,
+    /// The host epoch under which it was started.
+    pub started_under: Option<HostEpoch>,
     /// The copy; `None` if the group has no data here.
     pub volume: Option<Volume>,
     /// The running workload mirrors to this host, and every write waits for it.
     pub mirror: Option<HostName>,
+    /// A write is on this copy that waits for the mirror and was never answered.
+    pub unanswered: bool,
+    /// What is to go wrong, by the name of the work.
+    pub faults: BTreeMap<&'static str, WorkFault>,
 }
 
 impl Place {
     /// Power was cut: what runs is gone, what was written stays.
     pub fn cut(&mut self) {
-        self.running = None;
-        self.mirror = None;
+        self.end();
         if let Some(volume) = &mut self.volume {
             volume.export = None;
+        }
+    }
+
+    /// The workload is gone, by whatever hand.
+    pub fn end(&mut self) {
+        self.running = None;
+        self.started_under = None;
+        self.mirror = None;
+        self.unanswered = false;
+    }
+
+    /// The work's name, as faults are planted by.
+    pub const fn name(work: &Work) -> &'static str {
+        match work {
+            Work::Observe => "observe",
+            Work::Promote { .. } => "promote",
+            Work::Start { .. } => "start",
+            Work::Probe { .. } => "probe",
+            Work::Announce { .. } => "announce",
+            Work::Stop { .. } => "stop",
+            Work::Kill => "kill",
+            Work::OpenExport { .. } => "open-export",
+            Work::CloseExport => "close-export",
+            Work::Mirror { .. } => "mirror",
+            Work::ReleaseWrites { .. } => "release-writes",
+            Work::RecordGeneration { .. } => "record-generation",
         }
     }
 
@@ -70,6 +156,23 @@ impl Place {
         })
     }
 
+    /// Whether a planted fault strikes this work as it ends: `None` if not, else whether it hangs.
+    pub(super) fn strikes(&mut self, work: &Work) -> Option<WorkFault> {
+        let name = Self::name(work);
+        let fault = *self.faults.get(name)?;
+        match fault {
+            WorkFault::Fails(0) => {
+                self.faults.remove(name);
+                return None;
+            }
+            WorkFault::Fails(left) => {
+                self.faults.insert(name, WorkFault::Fails(left - 1));
+            }
+            WorkFault::Hangs => {}
+        }
+        Some(fault)
+    }
+
     /// Performs the work as it ends. What concerns another host's place is the world's business.
     pub fn perform(&mut self, work: &Work) -> Report {
         let done = |detail: &str| Report::Done { detail: detail.to_owned() };
@@ -78,21 +181,22 @@ impl Place {
                 workload: self.running.map_or(Presence::Absent, Presence::Running),
                 copy: self.volume.as_ref().map(|volume| CopyFound { generation: volume.says(), check: None }),
             }),
-            Work::Promote { opens, generation, .. } => self.promote(*opens, *generation),
-            Work::Start { epoch, .. } => {
+            Work::Promote { epoch, opens, generation } => self.promote(*epoch, *opens, *generation),
+            Work::Start { epoch, host_epoch } => {
                 self.running = Some(*epoch);
+                self.started_under = Some(*host_epoch);
                 done("started")
             }
             Work::Probe { epoch } if self.running == Some(*epoch) => done("it answers"),
             Work::Probe { .. } => Report::Failed { because: "nothing answers".into() },
             Work::Announce { .. } => done("announced"),
             Work::Stop { .. } => {
-                self.running = None;
-                Report::Stopped { is_drained: self.mirror.take().is_some(), untouched: false }
+                let is_drained = self.mirror.is_some();
+                self.end();
+                Report::Stopped { is_drained, untouched: false }
             }
             Work::Kill => {
-                self.running = None;
-                self.mirror = None;
+                self.end();
                 done("killed")
             }
             Work::OpenExport { epoch, owner, is_whole } => {
@@ -113,28 +217,51 @@ impl Place {
             Work::Mirror { .. } => done("mirrored"),
             Work::ReleaseWrites { .. } => {
                 self.mirror = None;
+                self.unanswered = false;
                 done("released")
             }
-            Work::RecordGeneration { epoch, generation } => {
-                if let Some(volume) = &mut self.volume {
-                    volume.generation = *generation;
-                    volume.follows = volume.follows.map(|_| (*epoch, Whole::Recorded));
-                }
-                done("recorded")
-            }
+            Work::RecordGeneration { epoch, generation } => match &mut self.volume {
+                Some(volume) => volume.record(*epoch, *generation),
+                None => done("no volumes"),
+            },
         }
     }
 
-    fn promote(&mut self, opens: Generation, generation: Generation) -> Report {
+    fn promote(&mut self, epoch: Epoch, opens: Generation, generation: Generation) -> Report {
         let Some(volume) = &mut self.volume else { return Report::Done { detail: "no volumes".into() } };
         volume.export = None;
-        // A promotion that was done before an agent's restart finds its own generation.
+        if volume.follows.is_none() && volume.reign == Some(epoch) {
+            return Report::Done { detail: "promoted before".into() };
+        }
         let says = volume.says();
         if says != opens && says != generation {
             return Report::Failed { because: format!("the copy has generation {says}, {opens} was expected") };
         }
         volume.generation = generation;
         volume.follows = None;
+        volume.reign = Some(epoch);
         Report::Done { detail: "promoted".into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writes(parts: &[(u64, u64)]) -> Writes {
+        let mut writes = Writes::default();
+        parts.iter().for_each(|(epoch, count)| writes.add(Epoch(*epoch), *count));
+        writes
+    }
+
+    #[test]
+    fn a_copy_has_what_was_acknowledged_only_if_nothing_foreign_lies_between() {
+        let acknowledged = writes(&[(1, 100), (2, 50)]);
+        assert!(writes(&[(1, 100), (2, 51)]).has(&acknowledged), "an unanswered write more does no harm at the end");
+        assert!(!writes(&[(1, 101), (2, 50)]).has(&acknowledged), "in the middle it is another history");
+        assert!(!writes(&[(1, 100), (2, 49)]).has(&acknowledged));
+        assert!(!writes(&[(1, 100)]).has(&acknowledged));
+        assert_eq!(writes(&[(1, 100), (2, 20)]).misses(&acknowledged), 30);
+        assert_eq!(writes(&[(1, 90)]).misses(&acknowledged), 60);
     }
 }

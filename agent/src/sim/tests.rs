@@ -136,14 +136,6 @@ fn a_lost_site_is_declared_fenced_and_taken_over_and_the_group_comes_home_by_its
     must(&mut world, 60, "erp is protected at home", is_protected);
 }
 
-fn isolate(world: &mut World, name: &str, is_cut: bool) {
-    let others: Vec<HostName> = world.hosts.keys().filter(|other| other.as_str() != name).cloned().collect();
-    for other in others {
-        world.cut(&host(name), &other, is_cut);
-        world.cut(&other, &host(name), is_cut);
-    }
-}
-
 fn lost(world: &World) -> usize {
     world.trace.iter().filter(|line| line.text.contains("HostLost")).count()
 }
@@ -343,10 +335,10 @@ fn same_seed_same_trace() {
 #[test]
 fn a_site_that_is_cut_off_but_alive_is_ended_by_its_keeper_before_the_takeover() {
     let mut world = settled(2);
-    isolate(&mut world, "tk-1", true);
+    world.isolate(&host("tk-1"), true);
     must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
     assert!(!runs_on(&world, "tk-1"), "{}", tail(&world));
-    isolate(&mut world, "tk-1", false);
+    world.isolate(&host("tk-1"), false);
     must(&mut world, 60, "erp is protected again", is_protected);
     must(&mut world, 60, "erp is home by itself", |world| runs_on(world, "tk-1"));
 }

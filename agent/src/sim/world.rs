@@ -1,33 +1,31 @@
 //! The world: a queue of events in real time, and what each does.
 
-use super::clock::Clock;
+use super::disk::SimDisk;
 use super::fence::{FenceBench, FenceHappening};
-use super::host::{Boot, Founded, HostSpec, SimHost};
+use super::host::{Founded, HostSpec, SimHost};
 use super::network::{Network, nanos};
 use super::oracle::{Oracle, Violation};
 use super::place::{Place, Volume};
 use super::random::Random;
-use crate::engine::{Answer, Effect, Input, Message, Now, Report, Request, Sight, Work, WorkId};
-use crate::event::Event;
+use super::watch::Point;
+use crate::engine::{Answer, Effect, Engine, Input, Message, WorkId};
 use crate::heartbeat::Datagram;
-use quorum::id::{AgentInstance, BootId, Epoch, GroupName, HostName, KeeperInstance, SiteName, VoterId};
-use quorum::ledger::{Class, Person, PersonKey};
+use crate::keeper::core::Action;
+use quorum::id::{Generation, GroupName, HostName, SiteName, VoterId};
+use quorum::ledger::{Class, Ledger};
+use quorum::moment::Moment;
 use quorum::replica::Write;
 use quorum::roster::{Membership, VoterInfo};
-use quorum::storage::LogStore;
+use quorum::storage::{FaultyBlocks, MemoryDisk};
 use quorum::timing::{Measured, Timing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// How long the played disk takes to flush.
-const FLUSH_NS: u64 = 1_000_000;
-/// From power-on until the keeper runs, and from there until the agent does.
-const BOOT_NS: u64 = 500_000_000;
 /// No cluster of a few hosts has this many events in this span unless somebody spins.
 const EVENTS_MAX: u64 = 20_000;
 const BUSY_NS: u64 = 100_000_000;
-/// A link is set up this many one-way delays after both ends live.
-const HANDSHAKE: u32 = 3;
+/// Clocks are off by up to this many parts per million: two of them by less than ρ.
+const RATE_PPM: u64 = 450;
 
 /// A cluster to be simulated.
 #[derive(Clone, Debug)]
@@ -36,12 +34,25 @@ pub struct WorldSpec {
     pub seed: u64,
     /// Hosts: name, site, vote, whether it prefers to lead.
     pub hosts: Vec<(HostName, SiteName, Option<VoterId>, bool)>,
-    /// Groups and the host that has their data.
+    /// Groups and the hosts that can have their data; the first has it.
     pub groups: Vec<(GroupName, Vec<HostName>)>,
     /// W.
     pub watchdog_worst: Duration,
     /// Largest round trip.
     pub round_trip_max: Duration,
+}
+
+/// What is not as it mostly is.
+#[derive(Clone, Debug, Default)]
+pub struct Tuning {
+    /// The time spans before a spec says otherwise, if not those that follow from the two figures.
+    pub timing: Option<Timing>,
+    /// What the hosts' leases prove; [`Class::A`] for those that aren't named.
+    pub classes: BTreeMap<HostName, Class>,
+    /// Voters keep their log in the production store over faulty blocks instead of in memory.
+    pub is_on_blocks: bool,
+    /// Nothing is kept in [`World::trace`].
+    pub is_silent: bool,
 }
 
 /// One line of a run's trace.
@@ -59,13 +70,18 @@ pub(super) enum Happening {
     PowerOn(HostName),
     StartAgent(HostName, u64),
     Wake(HostName, u64),
-    Keeper(HostName, u64),
-    Datagram { to: HostName, from: HostName, datagram: Box<Datagram> },
+    Keeper(HostName, (u64, u64)),
+    KeeperResumes(HostName, (u64, u64), Action),
+    Datagram { to: HostName, from: HostName, datagram: Box<Datagram>, received: Option<(u64, Moment)> },
     Message { to: HostName, from: HostName, message: Box<Message> },
     Link { to: HostName, from: HostName, agents: (u64, u64) },
     Flushed { host: HostName, process: u64, write: Box<Write> },
     WorkEnded { host: HostName, process: u64, id: WorkId },
+    Input { host: HostName, process: u64, input: Box<Input> },
+    Effects { host: HostName, process: u64, effects: Vec<Effect> },
     WatchdogLooks(HostName, u64),
+    Reset(HostName, u64),
+    WakesUp(HostName, u64, u64),
     Fence(FenceHappening),
 }
 
@@ -77,48 +93,62 @@ pub struct World {
     pub hosts: BTreeMap<HostName, SimHost>,
     /// The network.
     pub network: Network,
-    /// What happened.
+    /// What happened, if the world is traced.
     pub trace: Vec<Trace>,
     /// Answers to requests, by ticket.
     pub answers: BTreeMap<u64, Answer>,
-    oracle: Oracle,
-    random: Random,
+    /// Fence devices.
+    pub fences: FenceBench,
+    pub(super) oracle: Oracle,
+    pub(super) random: Random,
+    pub(super) founded: Founded,
+    pub(super) tickets: u64,
+    pub(super) flowed_ns: u64,
+    pub(super) mirrors_away: BTreeSet<(HostName, GroupName)>,
+    pub(super) reached: BTreeSet<Point>,
+    pub(super) is_traced: bool,
     queue: BTreeMap<(u64, u64), Happening>,
     sequence: u64,
     events: u64,
-    founded: Founded,
-    tickets: u64,
-    /// Fence devices.
-    pub fences: FenceBench,
 }
 
 impl World {
     /// A world in which every host is off.
     pub fn new(spec: &WorldSpec) -> Self {
-        let timing = Timing::derive(Measured::new(spec.watchdog_worst, spec.round_trip_max));
+        Self::tuned(spec, &Tuning::default())
+    }
+
+    /// As [`World::new`], with some things otherwise.
+    pub fn tuned(spec: &WorldSpec, tuning: &Tuning) -> Self {
         let voters = spec.hosts.iter().filter_map(|(host, site, voter, _)| {
             voter.map(|id| (id, VoterInfo { id, host: host.clone(), site: site.clone() }))
         });
         let membership = Membership { voters: voters.collect(), ..Membership::default() };
         let peers = spec.hosts.iter().map(|(host, site, ..)| (host.clone(), site.clone())).collect();
+        let derived = || Timing::derive(Measured::new(spec.watchdog_worst, spec.round_trip_max));
+        let timing = tuning.timing.clone().unwrap_or_else(derived);
         let mut random = Random::new(spec.seed);
         let mut hosts = BTreeMap::new();
         for (name, site, voter, prefers_lead) in &spec.hosts {
-            let rate_ppm = i64::try_from(random.below(401)).unwrap_or(0) - 200;
+            let rate_ppm = i64::try_from(random.below(2 * RATE_PPM + 1)).unwrap_or(0) - RATE_PPM.cast_signed();
             let host = HostSpec {
                 name: name.clone(),
                 site: site.clone(),
                 voter: *voter,
-                class: Class::A,
+                class: tuning.classes.get(name).copied().unwrap_or(Class::A),
                 rate_ppm,
                 prefers_lead: *prefers_lead,
             };
-            hosts.insert(name.clone(), SimHost::new(host));
+            let disk = if tuning.is_on_blocks {
+                SimDisk::Blocks(FaultyBlocks::default())
+            } else {
+                SimDisk::Memory(MemoryDisk::default())
+            };
+            hosts.insert(name.clone(), SimHost::new(host, disk));
         }
         for (group, places) in &spec.groups {
             for (n, place) in places.iter().enumerate() {
-                let generation = quorum::id::Generation(u64::from(n == 0));
-                let volume = Volume { generation, ..Volume::default() };
+                let volume = Volume { generation: Generation(u64::from(n == 0)), ..Volume::default() };
                 let host = hosts.get_mut(place).expect("a place is a host");
                 host.places.insert(group.clone(), Place { volume: Some(volume), ..Place::default() });
             }
@@ -129,14 +159,18 @@ impl World {
             network: Network::default(),
             trace: Vec::new(),
             answers: BTreeMap::new(),
-            oracle: Oracle::default(),
+            fences: FenceBench::default(),
+            oracle: Oracle::new(&membership),
             random,
             queue: BTreeMap::new(),
             sequence: 0,
             events: 0,
             founded: Founded { membership, peers, timing },
             tickets: 0,
-            fences: FenceBench::default(),
+            flowed_ns: 1,
+            mirrors_away: BTreeSet::new(),
+            reached: BTreeSet::new(),
+            is_traced: !tuning.is_silent,
         }
     }
 
@@ -145,64 +179,43 @@ impl World {
         &self.founded.timing
     }
 
+    /// What the oracle saw so far, for coverage.
+    pub fn oracle(&self) -> &Oracle {
+        &self.oracle
+    }
+
+    /// The engine of a host whose agent runs.
+    pub fn engine(&self, host: &HostName) -> Option<&Engine> {
+        self.hosts.get(host)?.engine()
+    }
+
+    /// The ledger of whoever has applied most.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        let ledgers = self.hosts.values().filter_map(|host| Some(host.engine()?.ledger()));
+        ledgers.max_by_key(|ledger| ledger.applied())
+    }
+
+    /// The agent that leads with the highest term, if any does.
+    pub fn leader(&self) -> Option<&HostName> {
+        let leaders = self.hosts.iter().filter(|(_, host)| host.engine().is_some_and(Engine::is_leader));
+        leaders
+            .max_by_key(|(_, host)| host.engine().map(|engine| engine.ledger().position().term))
+            .map(|(name, _)| name)
+    }
+
     pub(super) fn at(&mut self, at_ns: u64, happening: Happening) {
         self.sequence += 1;
         self.queue.insert((at_ns, self.sequence), happening);
     }
 
     pub(super) fn note(&mut self, host: Option<&HostName>, text: String) {
-        self.trace.push(Trace { at_ns: self.now_ns, host: host.cloned(), text });
-    }
-
-    // ---- what tests and scenarios do ----
-
-    /// Gives a host power; it is up after a boot's time.
-    pub fn power_on(&mut self, host: &HostName) {
-        self.note(Some(host), "power on".into());
-        self.at(self.now_ns, Happening::PowerOn(host.clone()));
-    }
-
-    /// Takes a host's power, at this instant.
-    pub fn power_off(&mut self, host: &HostName) {
-        self.note(Some(host), "power off".into());
-        if let Some(host) = self.hosts.get_mut(host) {
-            host.boot = None;
-            host.disk.crash();
-            host.places.values_mut().for_each(Place::cut);
-        }
-        self.mirrors_look();
-    }
-
-    /// Kills a host's agent; keeper and workloads go on.
-    pub fn kill_agent(&mut self, host: &HostName) {
-        self.note(Some(host), "agent killed".into());
-        if let Some(boot) = self.hosts.get_mut(host).and_then(|host| host.boot.as_mut()) {
-            boot.agent = None;
+        if self.is_traced {
+            self.trace.push(Trace { at_ns: self.now_ns, host: host.cloned(), text });
         }
     }
 
-    /// Starts a host's agent again.
-    pub fn start_agent(&mut self, host: &HostName) {
-        let number = self.hosts[host].boots;
-        self.at(self.now_ns, Happening::StartAgent(host.clone(), number));
-    }
-
-    /// Cuts or heals one direction.
-    pub fn cut(&mut self, from: &HostName, to: &HostName, is_cut: bool) {
-        self.note(None, format!("{} {from} -> {to}", if is_cut { "cut" } else { "heal" }));
-        self.network.link(from, to).is_cut = is_cut;
-        if !is_cut {
-            self.connect(from, to);
-        }
-        self.mirrors_look();
-    }
-
-    /// Hands a request to a host's agent; the answer is found under the ticket returned.
-    pub fn ask(&mut self, host: &HostName, request: Request) -> u64 {
-        self.tickets += 1;
-        let by = Person { name: "operator".into(), key: PersonKey::Local(0) };
-        self.input(host, Input::Operator { ticket: self.tickets, by, request: Box::new(request) });
-        self.tickets
+    pub(super) fn reached(&mut self, point: Point) {
+        self.reached.insert(point);
     }
 
     /// Runs until `done` says so or real time has moved on by `limit`. Returns whether it said so.
@@ -247,336 +260,88 @@ impl World {
         }
         self.now_ns = at;
         self.happen(happening);
-        self.oracle.look(&self.hosts)
+        self.oracle.look(&self.hosts, self.now_ns)
     }
-
-    // ---- what happens ----
 
     /// dispatcher: one arm a happening.
     fn happen(&mut self, happening: Happening) {
+        let Some(happening) = self.unless_stopped(happening) else { return };
         match happening {
             Happening::PowerOn(host) => self.boot(&host),
             Happening::StartAgent(host, boot) => self.begin_agent(&host, boot),
-            Happening::Wake(host, process) => {
-                let now_ns = self.now_ns;
-                let is_due = self.agent_mut(&host).is_some_and(|agent| {
-                    let is_due = agent.number == process && agent.wake_ns == now_ns;
-                    if is_due {
-                        agent.wake_ns = u64::MAX;
-                    }
-                    is_due
-                });
-                if is_due {
-                    self.input(&host, Input::Wake);
-                }
-            }
-            Happening::Keeper(host, boot) => self.keeper_looks(&host, boot),
-            Happening::Datagram { to, from, datagram } => {
-                let received = self.hosts[&to].read(self.now_ns);
-                if let Some(received) = received {
+            Happening::Wake(host, process) => self.wake(&host, process),
+            Happening::Keeper(host, process) => self.keeper_looks(&host, process),
+            Happening::KeeperResumes(host, process, action) => self.keeper_acts(&host, process, Some(action)),
+            Happening::Datagram { to, from, datagram, received } => {
+                if let Some((_, received)) = received {
                     self.input(&to, Input::Datagram { from, path: 0, datagram, received });
                 }
             }
             Happening::Message { to, from, message } => self.input(&to, Input::Message { from, message }),
             Happening::Link { to, from, agents } => {
                 let now = (self.process_of(&to), self.process_of(&from));
-                if now == (Some(agents.0), Some(agents.1)) {
+                if now == (Some(agents.0), Some(agents.1)) && self.network.is_whole(&to, &from) {
                     self.input(&to, Input::Link { peer: from, up: true });
                 }
             }
             Happening::Flushed { host, process, write } => self.flushed(&host, process, *write),
             Happening::WorkEnded { host, process, id } => self.work_ended(&host, process, id),
+            Happening::Input { host, process, input } => {
+                if self.process_of(&host) == Some(process) {
+                    self.input(&host, *input);
+                }
+            }
+            Happening::Effects { host, process, effects } => {
+                if self.process_of(&host) == Some(process) {
+                    effects.into_iter().for_each(|effect| self.perform(&host, process, effect));
+                }
+            }
             Happening::WatchdogLooks(host, boot) => self.watchdog_looks(&host, boot),
+            Happening::Reset(host, boot) => self.reset(&host, boot),
+            Happening::WakesUp(host, boot, span_ns) => self.wakes_up(&host, boot, span_ns),
             Happening::Fence(happening) => self.fence_happens(happening),
         }
+    }
+
+    /// What happens to an agent that is stopped happens when it goes on. The kernel receives datagrams all the while,
+    /// and says when; a host that is suspended receives none.
+    fn unless_stopped(&mut self, mut happening: Happening) -> Option<Happening> {
+        let now_ns = self.now_ns;
+        if let Happening::Datagram { to, received, .. } = &mut happening {
+            let boot = self.hosts.get(to)?.boot.as_ref().filter(|boot| !boot.is_asleep)?;
+            let seen = *received.get_or_insert_with(|| (boot.number, boot.clock.read(now_ns)));
+            // What an earlier boot received died with it.
+            if seen.0 != boot.number {
+                return None;
+            }
+        }
+        let host = match &happening {
+            Happening::Wake(host, _)
+            | Happening::Datagram { to: host, .. }
+            | Happening::Message { to: host, .. }
+            | Happening::Link { to: host, .. }
+            | Happening::Flushed { host, .. }
+            | Happening::WorkEnded { host, .. }
+            | Happening::Input { host, .. }
+            | Happening::Effects { host, .. } => host,
+            Happening::PowerOn(_)
+            | Happening::StartAgent(..)
+            | Happening::Keeper(..)
+            | Happening::KeeperResumes(..)
+            | Happening::WatchdogLooks(..)
+            | Happening::Reset(..)
+            | Happening::WakesUp(..)
+            | Happening::Fence(_) => return Some(happening),
+        };
+        let until = self.hosts.get(host)?.boot.as_ref()?.agent.as_ref()?.paused_until;
+        if until > now_ns {
+            self.at(until, happening);
+            return None;
+        }
+        Some(happening)
     }
 
     pub(super) fn process_of(&self, host: &HostName) -> Option<u64> {
         Some(self.hosts.get(host)?.boot.as_ref()?.agent.as_ref()?.number)
     }
-
-    fn boot(&mut self, name: &HostName) {
-        let id = BootId(self.random.stamp());
-        let now_ns = self.now_ns;
-        let host = self.hosts.get_mut(name).expect("a host");
-        if host.boot.is_some() {
-            return;
-        }
-        host.boots += 1;
-        let number = host.boots;
-        let clock = Clock::new(now_ns, host.spec.rate_ppm);
-        host.boot = Some(Boot { id, clock, keeper: None, agent: None, petted_ns: None, number });
-        let instance = KeeperInstance(self.random.stamp());
-        let timing = self.founded.timing.clone();
-        self.hosts.get_mut(name).expect("a host").start_keeper(instance, &timing);
-        self.at(now_ns + BOOT_NS, Happening::Keeper(name.clone(), number));
-        self.at(now_ns + BOOT_NS, Happening::StartAgent(name.clone(), number));
-    }
-
-    fn begin_agent(&mut self, name: &HostName, boot: u64) {
-        let instance = AgentInstance(self.random.stamp());
-        let founded = self.founded.clone();
-        let now_ns = self.now_ns;
-        let host = self.hosts.get_mut(name).expect("a host");
-        let is_current = host.boot.as_ref().is_some_and(|now| now.number == boot && now.agent.is_none());
-        let Some(moment) = host.read(now_ns).filter(|_| is_current) else { return };
-        host.start_agent(Now { moment, wall_ms: now_ns / 1_000_000 }, instance, &founded);
-        self.note(Some(name), "agent started".into());
-        let peers: Vec<HostName> = self.hosts.keys().filter(|peer| *peer != name).cloned().collect();
-        for peer in peers {
-            self.connect(name, &peer);
-            self.connect(&peer, name);
-        }
-        if let Some(page) = self.page_of(name) {
-            self.input(name, Input::Keeper(page));
-        }
-        self.input(name, Input::Wake);
-    }
-
-    fn page_of(&self, name: &HostName) -> Option<crate::engine::KeeperPage> {
-        Some(self.hosts.get(name)?.boot.as_ref()?.keeper.as_ref()?.page())
-    }
-
-    /// The stream connection comes up a handshake later, if both ends still live then.
-    fn connect(&mut self, from: &HostName, to: &HostName) {
-        let link = *self.network.link(from, to);
-        let back = self.network.link(to, from).is_cut;
-        let (Some(theirs), Some(ours)) = (self.process_of(to), self.process_of(from)) else { return };
-        if !link.is_cut && !back {
-            let at = self.now_ns + nanos(link.delay * HANDSHAKE);
-            self.at(at, Happening::Link { to: to.clone(), from: from.clone(), agents: (theirs, ours) });
-        }
-    }
-
-    fn keeper_looks(&mut self, name: &HostName, boot: u64) {
-        let now_ns = self.now_ns;
-        let period = nanos(self.founded.timing.keeper_period);
-        let host = self.hosts.get_mut(name).expect("a host");
-        let Some(now) = host.boot.as_mut().filter(|now| now.number == boot) else { return };
-        let Some(keeper) = now.keeper.as_mut() else { return };
-        let before = keeper.page();
-        let clock = now.clock;
-        let is_empty = host.places.values().all(|place| place.running.is_none());
-        let looked = keeper.look(|| clock.read(now_ns), is_empty);
-        let after = keeper.page();
-        if looked.petted {
-            now.petted_ns = Some(now_ns);
-        }
-        if looked.kill {
-            for place in host.places.values_mut() {
-                place.running = None;
-                place.mirror = None;
-            }
-        }
-        let watchdog = now.petted_ns;
-        if looked.kill && !is_empty {
-            self.note(Some(name), "keeper killed the protected slice".into());
-        }
-        self.write(name);
-        self.at(now_ns + period, Happening::Keeper(name.clone(), boot));
-        if let Some(petted) = watchdog {
-            // W is the worst the dog takes; it bites at nine tenths of it.
-            let bite = petted + nanos(self.founded.timing.watchdog_worst) * 9 / 10;
-            self.at(bite, Happening::WatchdogLooks(name.clone(), boot));
-        }
-        if before.state != after.state {
-            self.note(Some(name), format!("keeper {:?} -> {:?} ({})", before.state, after.state, after.because));
-        }
-        if before != after {
-            self.input(name, Input::Keeper(after));
-        }
-    }
-
-    /// Whatever runs on a host writes, once: to both copies where it is mirrored, not at all while its mirror is away.
-    fn write(&mut self, name: &HostName) {
-        let running: Vec<(GroupName, Epoch, Option<HostName>)> = self.hosts[name]
-            .places
-            .iter()
-            .filter_map(|(group, place)| Some((group.clone(), place.running?, place.mirror.clone())))
-            .collect();
-        for (group, epoch, standby) in running {
-            if let Some(standby) = &standby {
-                if !self.reaches_export(name, &group, (epoch, standby)) {
-                    continue;
-                }
-                self.copy(name, standby, &group, 1);
-            }
-            let volume = self.hosts.get_mut(name).and_then(|host| host.places.get_mut(&group)?.volume.as_mut());
-            volume.into_iter().for_each(|volume| volume.writes += 1);
-        }
-    }
-
-    /// Gives the standby what the owner has, and `more` writes under way.
-    fn copy(&mut self, owner: &HostName, standby: &HostName, group: &GroupName, more: u64) {
-        let has = self.hosts[owner].places.get(group).and_then(|place| place.volume.as_ref()).map(|has| has.writes);
-        let copy = self.hosts.get_mut(standby).and_then(|host| host.places.get_mut(group)?.volume.as_mut());
-        if let (Some(has), Some(copy)) = (has, copy) {
-            copy.writes = has + more;
-        }
-    }
-
-    fn watchdog_looks(&mut self, name: &HostName, boot: u64) {
-        let limit = nanos(self.founded.timing.watchdog_worst) * 9 / 10;
-        let host = self.hosts.get_mut(name).expect("a host");
-        let Some(now) = host.boot.as_ref().filter(|now| now.number == boot) else { return };
-        if now.petted_ns.is_some_and(|petted| self.now_ns >= petted + limit) {
-            self.note(Some(name), "watchdog reset".into());
-            self.power_off(name);
-            self.power_on(name);
-        }
-    }
-
-    fn flushed(&mut self, name: &HostName, process: u64, write: Write) {
-        let host = self.hosts.get_mut(name).expect("a host");
-        let Some(agent) = host.boot.as_mut().and_then(|boot| boot.agent.as_mut()) else { return };
-        let Some(store) = agent.store.as_mut().filter(|_| agent.number == process) else { return };
-        let persisted = store.persist(vec![write]).expect("the played disk works");
-        for persisted in persisted {
-            self.input(name, Input::Persisted(Box::new(persisted)));
-        }
-    }
-
-    /// Hands an input to a host's engine, if it runs, and performs what comes of it.
-    pub(super) fn input(&mut self, name: &HostName, input: Input) {
-        let now_ns = self.now_ns;
-        let Some(host) = self.hosts.get_mut(name) else { return };
-        let Some(moment) = host.read(now_ns) else { return };
-        let Some(boot) = host.boot.as_mut() else { return };
-        let clock = boot.clock;
-        let Some(agent) = boot.agent.as_mut() else { return };
-        let process = agent.number;
-        let effects = agent.engine.step(Now { moment, wall_ms: now_ns / 1_000_000 }, input);
-        let deadline = agent.engine.deadline();
-        for effect in effects {
-            self.perform(name, process, effect);
-        }
-        if let Some(deadline) = deadline {
-            let at = clock.real_at(deadline).max(now_ns + 1_000);
-            if let Some(agent) = self.agent_mut(name).filter(|agent| agent.number == process && at < agent.wake_ns) {
-                agent.wake_ns = at;
-                self.at(at, Happening::Wake(name.clone(), process));
-            }
-        }
-    }
-
-    /// dispatcher: one arm an effect.
-    fn perform(&mut self, name: &HostName, process: u64, effect: Effect) {
-        let now_ns = self.now_ns;
-        match effect {
-            Effect::Datagram { to, datagram } => {
-                if let Some(at) = self.network.datagram(now_ns, (name, &to), &mut self.random) {
-                    self.at(at, Happening::Datagram { to, from: name.clone(), datagram });
-                }
-            }
-            Effect::Message { to, message } => {
-                if let Some(at) = self.network.message(now_ns, (name, &to), &mut self.random) {
-                    self.at(at, Happening::Message { to, from: name.clone(), message });
-                }
-            }
-            Effect::Persist(write) => {
-                self.at(now_ns + FLUSH_NS, Happening::Flushed { host: name.clone(), process, write });
-            }
-            Effect::Keeper(order) => {
-                let keeper = self.hosts.get_mut(name).and_then(|host| host.boot.as_mut()?.keeper.as_mut());
-                if let Some(keeper) = keeper {
-                    keeper.write(order);
-                }
-            }
-            Effect::Work { id, group, work, .. } => {
-                let span = Place::span(&work);
-                if let Some(agent) = self.agent_mut(name) {
-                    agent.work.insert(id, (group, work));
-                }
-                self.at(now_ns + nanos(span), Happening::WorkEnded { host: name.clone(), process, id });
-            }
-            Effect::Overtaken { group } => {
-                if let Some(agent) = self.agent_mut(name) {
-                    agent.work.retain(|_, (of, _)| *of != group);
-                }
-            }
-            Effect::Answer { ticket, answer } => {
-                self.answers.insert(ticket, *answer);
-            }
-            Effect::Event(event) => self.note(Some(name), render(&event)),
-            Effect::Halt { because } => {
-                self.note(Some(name), format!("halt: {because}"));
-                self.kill_agent(name);
-            }
-            Effect::Fence(order) => self.fence(name, process, *order),
-            Effect::OutwaitFence { task, .. } => self.end_fencing(name, process, (task, String::new())),
-            Effect::CancelFence { task, because, .. } => self.end_fencing(name, process, (task, because)),
-            Effect::FenceReadmitted { .. } => {}
-            Effect::Spec(spec) => self.fence_spec(name, process, &spec),
-        }
-    }
-
-    fn agent_mut(&mut self, name: &HostName) -> Option<&mut super::host::Agent> {
-        self.hosts.get_mut(name)?.boot.as_mut()?.agent.as_mut()
-    }
-
-    fn work_ended(&mut self, name: &HostName, process: u64, id: WorkId) {
-        if self.process_of(name) != Some(process) {
-            return;
-        }
-        let Some((group, work)) = self.agent_mut(name).and_then(|agent| agent.work.remove(&id)) else { return };
-        let report = match &work {
-            Work::Mirror { epoch, standby, .. } => self.mirror(name, &group, (*epoch, standby)),
-            Work::Start { .. } if !self.may_run(name) => Report::Failed { because: "the slice is frozen".into() },
-            _ => {
-                let host = self.hosts.get_mut(name).expect("a host");
-                host.places.entry(group.clone()).or_default().perform(&work)
-            }
-        };
-        self.input(name, Input::Work { id, report });
-    }
-
-    /// Whether the keeper lets anything run now.
-    fn may_run(&self, name: &HostName) -> bool {
-        let page = self.page_of(name);
-        page.is_some_and(|page| page.state == crate::heartbeat::KeeperState::Armed)
-    }
-
-    /// A mirror comes up if the standby's copy is open to this owner and epoch and can be reached.
-    fn mirror(&mut self, owner: &HostName, group: &GroupName, to: (Epoch, &HostName)) -> Report {
-        let (epoch, standby) = to;
-        if !self.reaches_export(owner, group, to) {
-            return Report::Failed { because: format!("the export at {standby} can't be reached for epoch {epoch}") };
-        }
-        self.copy(owner, standby, group, 0);
-        let place = self.hosts.get_mut(owner).expect("a host").places.entry(group.clone()).or_default();
-        place.mirror = Some(standby.clone());
-        Report::Done { detail: "mirrored".into() }
-    }
-
-    fn reaches_export(&mut self, owner: &HostName, group: &GroupName, to: (Epoch, &HostName)) -> bool {
-        let (epoch, standby) = to;
-        let reachable = !self.network.link(owner, standby).is_cut && !self.network.link(standby, owner).is_cut;
-        let wanted = Some((epoch, owner.clone()));
-        let open = self.hosts.get(standby).filter(|host| host.is_powered()).and_then(|host| host.places.get(group));
-        reachable && open.is_some_and(|place| place.volume.as_ref().is_some_and(|volume| volume.export == wanted))
-    }
-
-    /// Tells owners whose mirror lost its peer.
-    fn mirrors_look(&mut self) {
-        let mut away = Vec::new();
-        for (name, host) in &self.hosts {
-            for (group, place) in &host.places {
-                if let Some(standby) = place.mirror.clone().filter(|_| place.running.is_some()) {
-                    away.push((name.clone(), group.clone(), standby));
-                }
-            }
-        }
-        for (owner, group, standby) in away {
-            let cut = self.network.link(&owner, &standby).is_cut || self.network.link(&standby, &owner).is_cut;
-            if cut || !self.hosts[&standby].is_powered() {
-                let sight = Sight::MirrorAway { since: Duration::ZERO };
-                self.input(&owner, Input::Seen { group, sight });
-            }
-        }
-    }
-}
-
-/// A trace line: what happened, without what differs from run to run.
-fn render(event: &Event) -> String {
-    serde_json::to_string(event).unwrap_or_else(|_| event.name().to_owned())
 }

@@ -1,4 +1,6 @@
 //! The ledger from outside: stories told in data cases, and random runs under invariants.
 
 mod cases;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod script;

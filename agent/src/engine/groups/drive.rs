@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// A planned move's intent may stay open this long.
 const INTENT_OPEN: Duration = Duration::from_secs(180);
+/// A step that the ledger shows to be done, and whose executor doesn't say so for this long, is recorded by the leader.
+const UNTOLD: Duration = Duration::from_secs(2);
 
 impl Engine {
     pub(super) fn drive(&mut self, plan: &PlanState, state: &GroupState, spec: &GroupSpec) {
@@ -19,10 +21,10 @@ impl Engine {
             return;
         };
         if plan.denied.is_some() && plan.pivot.is_none() {
-            self.close(plan, PlanOutcome::Cancelled { because: "a person denied it".into() });
+            self.abandon(plan, state, PlanOutcome::Cancelled { because: "a person denied it".into() });
             return;
         }
-        if self.give_up(plan, state) {
+        if self.give_up(plan, state) || self.end_overdue(plan, index, state) {
             return;
         }
         match plan.plan.kind {
@@ -69,13 +71,89 @@ impl Engine {
             _ => target_gone.then_some("the other host is silent or no longer admitted"),
         };
         let Some(because) = because else { return false };
-        if let Some(intent) = state.intent.as_ref().filter(|intent| intent.plan == Some(plan.id) && !from_over) {
-            let command =
-                Command::SwitchAbort { group: plan.plan.group.clone(), intent: intent.id, because: because.into() };
-            self.propose_paced(plan.plan.group.as_str(), command);
-        }
-        self.close(plan, PlanOutcome::Cancelled { because: because.into() });
+        self.abandon(plan, state, PlanOutcome::Cancelled { because: because.into() });
         true
+    }
+
+    /// Ends a plan before its pivot. A move that it opened is called off first, also when its source is over: a plan
+    /// can't be closed in the middle of a move, and no other one can begin before it is.
+    fn abandon(&mut self, plan: &PlanState, state: &GroupState, outcome: PlanOutcome) {
+        let group = &plan.plan.group;
+        if let Some(intent) = state.intent.as_ref().filter(|intent| intent.plan == Some(plan.id)) {
+            let because = match &outcome {
+                PlanOutcome::Cancelled { because } | PlanOutcome::Failed { because, .. } => because.clone(),
+                PlanOutcome::Done { .. } => String::new(),
+            };
+            let command = Command::SwitchAbort { group: group.clone(), intent: intent.id, because };
+            self.propose_paced(group.as_str(), command);
+            return;
+        }
+        self.close(plan, outcome);
+    }
+
+    /// Ends plans whose current step takes longer than it may, each with the person's next command. What waits for
+    /// proof,
+    /// for a person or for data goes on waiting: status names what for.
+    fn end_overdue(&mut self, plan: &PlanState, index: usize, state: &GroupState) -> bool {
+        let step = &plan.plan.steps[index];
+        let waited = self.waited_at_step(plan, index);
+        if waited >= UNTOLD && self.shows_done(plan, index, state) {
+            // Its executor did it, and ended before it could say so.
+            self.done_by_leader(plan, index, "done, as the ledger shows");
+            return true;
+        }
+        let is_takeover = matches!(plan.plan.kind, PlanKind::Failover | PlanKind::Restart);
+        if waited < step.deadline || (is_takeover && plan.pivot.is_none()) {
+            return false;
+        }
+        let group = &plan.plan.group;
+        let because = format!("step {:?} took longer than {:?}", step.kind, step.deadline);
+        let next = match (plan.plan.kind, plan.pivot, &plan.plan.from) {
+            (PlanKind::Reprotect, ..) => format!("antipode explain group {group}; it is tried again by itself"),
+            (_, None, _) => format!("antipode explain group {group}, then order the move again"),
+            (_, Some(_), Some(from)) => {
+                format!("antipode explain group {group}; antipode switchover {group} --to {} moves it back", from.host)
+            }
+            (_, Some(_), None) => format!("antipode explain group {group}"),
+        };
+        self.abandon(plan, state, PlanOutcome::Failed { because, next });
+        true
+    }
+
+    /// How long this leader has seen the plan at this step.
+    fn waited_at_step(&mut self, plan: &PlanState, index: usize) -> Duration {
+        let now = self.now.moment;
+        let Some(leading) = &mut self.leading else { return Duration::ZERO };
+        let (step, since) = leading.at_step.entry(plan.id).or_insert((index, now));
+        if *step != index {
+            (*step, *since) = (index, now);
+        }
+        now.waited_since(*since)
+    }
+
+    /// Whether the ledger shows by itself that a step which its host executes is done.
+    fn shows_done(&self, plan: &PlanState, index: usize, state: &GroupState) -> bool {
+        let step = &plan.plan.steps[index];
+        let ticket = state.ticket.as_ref().map(|ticket| ticket.state);
+        let is_past = plan.pivot.is_some();
+        match step.kind {
+            StepKind::Stop => is_past || matches!(ticket, Some(TicketState::Stopped { .. })),
+            StepKind::Promote | StepKind::Start => is_past && ticket == Some(TicketState::Running),
+            StepKind::Reverse => plan.plan.to.as_ref().is_some_and(|to| state.in_sync.contains(to)),
+            StepKind::Preflight
+            | StepKind::AwaitEvidence
+            | StepKind::AwaitApproval
+            | StepKind::Quiesce
+            | StepKind::Grant
+            | StepKind::Probe
+            | StepKind::Announce
+            | StepKind::AwaitInSync
+            | StepKind::Migrate
+            | StepKind::Snapshot
+            | StepKind::CleanUp
+            | StepKind::Measure
+            | StepKind::Retire => false,
+        }
     }
 
     /// The owner has stopped for the move, and the target's copy isn't in sync any more.

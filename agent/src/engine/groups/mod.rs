@@ -12,6 +12,10 @@ mod protect;
 use crate::engine::core::Engine;
 use quorum::id::GroupName;
 use quorum::ledger::{Ended, GroupSpec, GroupState, Initiator, PlanKind, Ticket, TicketState, Tier};
+use std::time::Duration;
+
+/// An owner that doesn't bring its group up within this lets another host try.
+const UP_WITHIN: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Looks at every group in the order of the spec.
@@ -50,13 +54,39 @@ impl Engine {
                 let owner = ticket.of.host.clone();
                 self.grant_in_place(group, state, &owner);
             }
-            TicketState::Stopped { .. } | TicketState::Granted => {}
+            TicketState::Stopped { .. } => {}
+            TicketState::Granted => self.move_on(group, (state, ticket), spec),
             TicketState::Running => {
                 if state.intent.is_none() && !self.reprotect(group, (state, ticket), spec) {
                     self.fail_back(group, (state, ticket), spec);
                 }
             }
         }
+    }
+
+    /// The owner was granted the group and doesn't bring it up, whatever is in the way there (a keeper that can't arm,
+    /// a
+    /// driver that fails): it goes to a host that could run it. As long as the others count as in sync, the owner
+    /// hasn't
+    /// written anything.
+    fn move_on(&mut self, group: &GroupName, (state, ticket): (&GroupState, &Ticket), spec: &GroupSpec) {
+        let now = self.now.moment;
+        let Some(leading) = &mut self.leading else { return };
+        let since = leading.granted.entry(group.clone()).or_insert((ticket.epoch, now));
+        if since.0 != ticket.epoch {
+            *since = (ticket.epoch, now);
+        }
+        let waited = now.waited_since(since.1);
+        if waited < UP_WITHIN || state.intent.is_some() || spec.tier != Tier::Auto {
+            return;
+        }
+        let Some(target) = self.would_go_to(group) else { return };
+        if target == ticket.of.host || !(spec.volumes.is_empty() || state.in_sync.contains(&target)) {
+            return;
+        }
+        let route = self.route(group, Some(ticket.of.host.clone()), target);
+        let because = format!("{} didn't bring it up within {UP_WITHIN:?}", ticket.of);
+        self.open_plan(group, (PlanKind::Switchover, route), (Initiator::Automatic, because));
     }
 
     /// The owner's host epoch is over: back in place if its host returned, else a failover if it was lost.

@@ -5,6 +5,7 @@ use crate::failover::Route;
 use quorum::id::{GroupName, HostName};
 use quorum::ledger::{GroupSpec, GroupState, Initiator, PlanKind, Ticket};
 use quorum::moment::Moment;
+use quorum::mutants;
 use std::time::Duration;
 
 /// Groups are reprotected one after the other's standby has been healthy this long.
@@ -67,6 +68,6 @@ impl Engine {
         let (sites, hosts) = self.detector.suspects();
         let fencing = self.ledger.tasks().values().any(|task| !task.is_over());
         let moving = self.ledger.plans().values().any(|plan| plan.is_open() && plan.plan.kind == PlanKind::Failback);
-        sites.is_empty() && hosts.is_empty() && !fencing && !moving
+        mutants::on("engine.comes_home_in_trouble") || sites.is_empty() && hosts.is_empty() && !fencing && !moving
     }
 }

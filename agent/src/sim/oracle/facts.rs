@@ -1,0 +1,236 @@
+//! What follows from the facts that replicas apply, held against what really is.
+
+use super::Oracle;
+use crate::event::Event;
+use quorum::id::{Epoch, GroupName, HostName, LogIndex, PlanId, VoterId};
+use quorum::lease::Grant;
+use quorum::ledger::{self, EvidenceKind, Incarnation, Ledger, PlanKind, Scope};
+use quorum::roster::majority;
+use std::collections::BTreeSet;
+
+/// A suspicion that lasts this long was known when a plan was proposed, however long its commit took.
+const LASTING_NS: u64 = 5_000_000_000;
+
+impl Oracle {
+    /// An agent tells an event.
+    pub(in crate::sim) fn told(&mut self, host: &HostName, event: &Event, (ledger, now_ns): (Option<&Ledger>, u64)) {
+        match event {
+            Event::Applied { index, fact } => {
+                if self.is_news(host, *index, now_ns) {
+                    self.fact(*index, fact, now_ns);
+                    if let Some(ledger) = ledger {
+                        self.seen_of_plan(fact, ledger);
+                    }
+                }
+            }
+            Event::Refused { rule, .. } => {
+                self.seen.refusals.insert(*rule);
+            }
+            Event::Suspect { peer, .. } => {
+                let key = (host.clone(), peer.clone());
+                self.suspects.insert(key.clone(), now_ns);
+                self.suspected.insert(key);
+            }
+            Event::Trusted { peer } => {
+                self.suspects.remove(&(host.clone(), peer.clone()));
+            }
+            Event::AgentStarted { .. } => self.suspects.retain(|(observer, _), _| observer != host),
+            _ => {}
+        }
+    }
+
+    /// Every replica tells every fact; each is taken in once, from whoever applies it first.
+    fn is_news(&mut self, host: &HostName, index: LogIndex, now_ns: u64) -> bool {
+        if index.0 > self.heard.0 {
+            self.heard = (index.0, Some((host.clone(), now_ns)));
+            self.is_committed(index);
+            return true;
+        }
+        // One index may bring several facts, all in one step of one agent. An agent that was restarted tells it all
+        // again.
+        index.0 == self.heard.0 && self.heard.1.as_ref().is_some_and(|(from, at)| from == host && *at == now_ns)
+    }
+
+    /// What is applied anywhere is on the disks of a majority (I9, I15).
+    fn is_committed(&mut self, index: LogIndex) {
+        let has =
+            self.voters.values().filter(|(host, _)| self.persisted.get(host).is_some_and(|last| *last >= index.0));
+        let (has, need) = (has.count(), majority(self.voters.len()));
+        if has < need {
+            self.breaks("I9", format!("index {index} was applied when only {has} of {need} voters had it on disk"));
+        }
+    }
+
+    /// dispatcher: one arm a fact that says something about safety.
+    fn fact(&mut self, index: LogIndex, fact: &ledger::Event, now_ns: u64) {
+        match fact {
+            ledger::Event::HostAdmitted { of, .. } => self.admits(of),
+            ledger::Event::HostLost { of, because } => {
+                if because == "automatic" {
+                    self.seen.lost.0 += 1;
+                    self.is_corroborated(of);
+                } else {
+                    self.seen.lost.1 += 1;
+                }
+                self.ended.entry(of.clone()).or_insert(index.0);
+            }
+            ledger::Event::HostRetired { of, .. } => {
+                self.ended.entry(of.clone()).or_insert(index.0);
+            }
+            ledger::Event::ExpiredCounted { of, voter, .. } => self.expires(of, *voter, now_ns),
+            ledger::Event::EvidenceAccepted { of, kind, scope, .. } => self.proves(of, *kind, scope),
+            ledger::Event::FenceTaskOpened { task, of, .. } => {
+                self.open_tasks.insert(*task);
+                if !self.ended.contains_key(of) {
+                    self.breaks("I13", format!("fence task {task} aims at {of}, which isn't lost"));
+                }
+            }
+            ledger::Event::FenceTaskOver { task, .. } | ledger::Event::FenceTaskCancelled { task, .. } => {
+                self.open_tasks.remove(task);
+            }
+            ledger::Event::Granted { group, to, epoch, expected_loss, .. } => {
+                if expected_loss.is_none_or(|loss| !loss.is_zero()) {
+                    self.lossy.insert((group.clone(), *epoch));
+                }
+                self.grants(group, to, *epoch);
+            }
+            ledger::Event::Stopped { group, epoch, .. } => {
+                self.stopped.insert((group.clone(), *epoch));
+            }
+            ledger::Event::PlanOpened { plan, kind, group, because } => {
+                self.plans(*plan, *kind, (group, because), now_ns)
+            }
+            _ => {}
+        }
+    }
+
+    fn seen_of_plan(&mut self, fact: &ledger::Event, ledger: &Ledger) {
+        match fact {
+            ledger::Event::StepStarted { plan, step, .. } => {
+                let Some(state) = ledger.plans().get(plan) else { return };
+                let Some(step) = state.plan.steps.get(*step as usize) else { return };
+                self.seen.steps.insert((state.plan.kind, step.kind));
+                let cells = self.marks.iter().map(|mark| (*mark, state.plan.kind, step.kind));
+                self.seen.cells.extend(cells);
+            }
+            ledger::Event::PlanClosed { plan, outcome } => {
+                if let Some(state) = ledger.plans().get(plan) {
+                    self.seen.ended(state.plan.kind, outcome);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn admits(&mut self, of: &Incarnation) {
+        if let Some(before) = self.admitted.insert(of.host.clone(), of.clone()) {
+            if before.he >= of.he {
+                self.breaks("I3", format!("{of} was admitted after {before}"));
+            }
+            if !self.ended.contains_key(&before) {
+                self.breaks("I3", format!("{of} was admitted while {before} wasn't over"));
+            }
+        }
+        self.suspected.retain(|(_, peer)| *peer != of.host);
+        let now: Vec<_> = self.suspects.keys().filter(|(_, peer)| *peer == of.host).cloned().collect();
+        self.suspected.extend(now);
+    }
+
+    /// An automatic loss was seen by a majority, in two failure domains besides the lost one (I8).
+    fn is_corroborated(&mut self, of: &Incarnation) {
+        let own_site = self.voters.values().find(|(host, _)| *host == of.host).map(|(_, site)| site);
+        let suspects = |host: &HostName| self.suspected.contains(&(host.clone(), of.host.clone()));
+        let observers: Vec<_> = self.voters.values().filter(|(host, _)| suspects(host)).collect();
+        let domains: BTreeSet<_> =
+            observers.iter().map(|(_, site)| site).filter(|site| Some(*site) != own_site).collect();
+        let need = majority(self.voters.len());
+        if observers.len() < need || domains.len() < 2 {
+            let text = format!(
+                "{of} was declared lost although only {} voters in {} other domains ever missed it",
+                observers.len(),
+                domains.len()
+            );
+            self.breaks("I8", text);
+        }
+    }
+
+    /// A voter says that its promises are over: in real time, too (I6).
+    fn expires(&mut self, of: &Incarnation, voter: VoterId, now_ns: u64) {
+        let Some(granted_ns) = self.lease_grants.get(&(voter, of.clone())) else { return };
+        if now_ns < granted_ns + self.lease_ns {
+            let after = (now_ns - granted_ns) / 1_000_000;
+            self.breaks(
+                "I6",
+                format!("voter {voter} said {after} ms after its last grant that the lease of {of} is over"),
+            );
+        }
+    }
+
+    fn proves(&mut self, of: &Incarnation, kind: EvidenceKind, scope: &Scope) {
+        self.seen.evidence.insert(kind);
+        if !self.ended.contains_key(of) {
+            self.breaks("I2", format!("{kind:?} was accepted for {of}, which is neither lost nor retired"));
+        }
+        match scope {
+            Scope::Host => {
+                self.inert.entry(of.clone()).or_insert(kind);
+            }
+            Scope::Groups(groups) => {
+                for group in groups {
+                    self.inert_for.entry((of.clone(), group.clone())).or_insert(kind);
+                }
+            }
+        }
+    }
+
+    fn grants(&mut self, group: &GroupName, to: &Incarnation, epoch: Epoch) {
+        if self.ended.contains_key(to) || self.admitted.get(&to.host) != Some(to) {
+            self.breaks("I11", format!("{group} was granted to {to}, which isn't admitted"));
+        }
+        if let Some((before, owner)) = self.tickets.get(group).cloned() {
+            if epoch <= before {
+                self.breaks("I3", format!("epoch {epoch} of {group} was granted after epoch {before}"));
+            }
+            let is_stopped = self.stopped.contains(&(group.clone(), before));
+            let is_proven =
+                self.inert.contains_key(&owner) || self.inert_for.contains_key(&(owner.clone(), group.clone()));
+            if !is_stopped && !is_proven {
+                self.breaks(
+                    "I2",
+                    format!("{group} was granted to {to} while nothing proves that {owner} doesn't run it"),
+                );
+            }
+        }
+        self.tickets.insert(group.clone(), (epoch, to.clone()));
+        self.granted.insert((group.clone(), epoch), to.clone());
+    }
+
+    /// No way home while anything is suspect or being fenced (I19).
+    fn plans(&mut self, plan: PlanId, kind: PlanKind, (group, because): (&GroupName, &str), now_ns: u64) {
+        if kind != PlanKind::Failback || !because.contains("stable") {
+            return;
+        }
+        if !self.open_tasks.is_empty() {
+            self.breaks("I19", format!("plan {plan} brings {group} home while a host is being fenced"));
+        }
+        let need = majority(self.voters.len());
+        let lasting = |peer: &HostName| {
+            let observers = self.suspects.iter().filter(|((_, of), since)| of == peer && now_ns - **since > LASTING_NS);
+            observers.count() >= need
+        };
+        let peers: BTreeSet<HostName> = self.suspects.keys().map(|(_, peer)| peer.clone()).collect();
+        if let Some(peer) = peers.iter().find(|peer| lasting(peer)) {
+            self.breaks("I19", format!("plan {plan} brings {group} home while {peer} is suspect"));
+        }
+    }
+
+    /// A voter promised something (I5).
+    pub(in crate::sim) fn granted_lease(&mut self, grant: &Grant, ledger: Option<&Ledger>, now_ns: u64) {
+        let of = Incarnation { host: grant.host.clone(), he: grant.host_epoch };
+        if ledger.is_some_and(|ledger| ledger.is_ended(&of)) {
+            self.breaks("I5", format!("voter {} granted to {of} after it had applied its end", grant.voter));
+        }
+        self.lease_ns = u64::try_from(grant.lease.as_nanos()).unwrap_or(u64::MAX);
+        self.lease_grants.insert((grant.voter, of), now_ns);
+    }
+}

@@ -1,0 +1,64 @@
+//! What the swarm is worth: each of these faults, planted in the product, is noticed, and by the invariant that it
+//! breaks.
+
+use crate::run::{Failure, run};
+
+/// Seeds that are run until one fails.
+const SEEDS_MAX: u64 = 600;
+
+/// Faults that are planted together, and what is noticed: invariants of the oracle, `stuck` or `liveness`.
+pub const TABLE: [(&[&str], &[&str]); 12] = [
+    (&["ledger.grant_without_evidence"], &["I1", "I2", "I4"]),
+    (&["engine.acts_before_barrier"], &["I3", "I4", "I11"]),
+    (&["lease.grant_after_end"], &["I5"]),
+    (&["lease.restart_forgets"], &["I6"]),
+    (&["keeper.pets_at_w"], &["I7"]),
+    (
+        &[
+            "policy.minority_declares",
+            "policy.one_domain_declares",
+            "policy.ignores_who_hears",
+            "ledger.minority_declares",
+            "ledger.one_domain_declares",
+            "ledger.heard_and_lost",
+            "ledger.insider_ignored",
+        ],
+        &["I8"],
+    ),
+    (&["runner.starts_with_copies_in_sync"], &["I10"]),
+    (&["lease.pet_trusts_one_clock"], &["I7", "I12"]),
+    (&["engine.applies_by_the_clock"], &["I14"]),
+    (&["engine.comes_home_in_trouble", "ledger.failback_while_fencing"], &["I19"]),
+    (&["engine.retired_is_never_lost"], &["stuck"]),
+    (&["engine.answers_with_a_storm"], &["liveness"]),
+];
+
+fn what(failure: &Failure) -> String {
+    match failure {
+        Failure::Unsafe(violation) => violation.invariant.to_owned(),
+        Failure::Stuck(_) => "stuck".to_owned(),
+        Failure::Panicked(_) => "panicked".to_owned(),
+    }
+}
+
+/// The first seed that fails with these faults planted, and how.
+fn first_failure(faults: &[&str]) -> Option<(u64, Failure)> {
+    let _planted: Vec<_> = faults.iter().map(|fault| quorum::mutants::plant(fault)).collect();
+    (1..=SEEDS_MAX).find_map(|seed| run(seed, false).verdict.err().map(|failure| (seed, failure)))
+}
+
+#[test]
+fn every_planted_fault_is_noticed_by_the_invariant_that_it_breaks() {
+    let mut wrong = Vec::new();
+    for (faults, expected) in TABLE {
+        let name = faults.join(" + ");
+        match first_failure(faults) {
+            Some((seed, failure)) if expected.contains(&what(&failure).as_str()) => {
+                println!("{name}: seed {seed}, {failure}");
+            }
+            Some((seed, failure)) => wrong.push(format!("{name}: expected {expected:?}, seed {seed} gave {failure}")),
+            None => wrong.push(format!("{name}: nothing is noticed in {SEEDS_MAX} seeds, expected {expected:?}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
