@@ -1,4 +1,4 @@
-//! What the program says of itself: help, a man page and completions for every verb.
+//! What the program says of itself: the help of every verb compared, and a man page for each.
 
 use super::lab::antipode;
 
@@ -24,6 +24,25 @@ fn all() -> Vec<Vec<String>> {
     }
     found.sort();
     found
+}
+
+#[test]
+fn the_help_of_every_verb_is_the_committed_one() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/cli/help.txt");
+    let mut text = String::new();
+    for path in all() {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        let help = antipode(&[words.as_slice(), &["--help"]].concat());
+        text.push_str(
+            &format!("$ antipode {} --help\n{}\n", words.join(" "), help.out).replace("antipode  --", "antipode --"),
+        );
+    }
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&file, &text).expect("written");
+    }
+    let before = std::fs::read_to_string(&file).unwrap_or_default();
+    let differs = before.lines().zip(text.lines()).find(|(was, is)| was != is);
+    assert!(before == text, "the help changed (BLESS=1 after reading the difference); first at {differs:?}");
 }
 
 #[test]
