@@ -130,7 +130,7 @@ impl Site {
         let group = spec.groups.get(&begin.group).ok_or_else(|| format!("the spec has no group {}", begin.group))?;
         let volume = group.volumes.iter().find(|volume| volume.name == begin.volume && volume.replication == "nbd");
         let volume = volume.ok_or_else(|| format!("{} has no volume {:?} of kind nbd", begin.group, begin.volume))?;
-        let nbd: NbdSpec = keys(&volume.params, "replication")?;
+        let nbd: NbdSpec = keys(&own_keys(&volume.params), "replication")?;
         let path = fill(&nbd.path, &begin.group, &volume.name, &self.host);
         let record = RecordFile::new(RecordFile::beside(&path), &begin.group, &volume.name);
         let (kept, host) = (self.kept.clone(), self.host.clone());
@@ -152,6 +152,7 @@ pub fn kind_problems(file: &str, source: &str) -> Vec<Problem> {
             let path = ["group", name.as_str(), "at", site.as_str()];
             let wrong = match place.kind.as_str() {
                 "qemu" => keys::<QemuSpec>(&place.params, "qemu").err(),
+                "command" => keys::<CommandSpec>(&place.params, "command").err(),
                 other => Some(format!("workload kind {other:?} is not known to this version")),
             };
             found.extend(wrong.map(|what| (path.map(str::to_owned).to_vec(), what)));
@@ -176,4 +177,37 @@ fn own_keys(params: &toml::Table) -> toml::Table {
 
 fn keys<T: serde::de::DeserializeOwned>(params: &toml::Table, of: &str) -> Result<T, String> {
     params.clone().try_into().map_err(|error| format!("{of}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = r#"
+[cluster]
+name = "demo"
+[[site]]
+name = "tokyo"
+[[host]]
+name = "tk-1"
+site = "tokyo"
+[[group]]
+name = "web"
+home = "tokyo"
+[group.at.tokyo]
+kind = "command"
+hosts = ["tk-1"]
+program = "/usr/lib/antipode/web"
+"#;
+
+    /// What a host can run must be what `apply` lets pass: the two lists are kept side by side here.
+    #[test]
+    fn a_group_behind_an_adapter_program_passes_and_its_keys_are_checked() {
+        let of_kinds = kind_problems("spec.toml", SPEC);
+        assert!(of_kinds.is_empty(), "{of_kinds:?}");
+        let misspelt = kind_problems("spec.toml", &SPEC.replace("program", "programm"));
+        assert_eq!(misspelt.len(), 1, "{misspelt:?}");
+        let unknown = kind_problems("spec.toml", &SPEC.replace("\"command\"", "\"podman\""));
+        assert!(unknown[0].what.contains("podman"), "{unknown:?}");
+    }
 }
