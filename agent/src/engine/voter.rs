@@ -123,12 +123,8 @@ fn tail_of(replica: &Replica, ledger: &Ledger, host: &HostName) -> Tail {
             tail.undecodable = true;
             continue;
         };
-        let named: Option<HostEpoch> = match &entry.command {
-            Command::Lost(lost) => lost.hosts.iter().filter(|of| of.host == *host).map(|of| of.he).max(),
-            Command::Retired { of, .. } if of.host == *host => Some(of.he),
-            Command::Evidence(evidence) if evidence.of.host == *host => Some(evidence.of.he),
-            _ => None,
-        };
+        let revoked = entry.command.revokes();
+        let named = revoked.iter().filter(|of| of.host == *host).map(|of| of.he).max();
         tail.ended = tail.ended.max(named);
     }
     tail
