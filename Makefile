@@ -34,7 +34,7 @@ ifeq ($(NEXTEST),)
 	cargo test --locked --workspace --no-fail-fast --profile fast
 else
 	cargo nextest run --locked --workspace --no-tests pass --no-fail-fast -E 'not ($(HEAVY))'
-	cargo nextest run --locked -p antipode --cargo-profile fast --no-fail-fast -E '$(HEAVY)'
+	cargo nextest run --locked -p antipode --features mutants --cargo-profile fast --no-fail-fast -E '$(HEAVY)'
 	cargo test --locked --workspace --doc
 endif
 
