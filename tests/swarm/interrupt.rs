@@ -201,7 +201,7 @@ fn one(kind: PlanKind, step: StepKind, how: Interruption) -> Result<bool, String
                 "{:>11.6} {} {}",
                 line.at_ns as f64 / 1e9,
                 line.host.as_ref().map_or("world", HostName::as_str),
-                line.text
+                line.text()
             );
         }
     }

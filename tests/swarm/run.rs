@@ -67,7 +67,7 @@ fn run_whole(seed: u64, is_traced: bool) -> Outcome {
     let world = &cluster.world;
     let line = |trace: &antipode::sim::Trace| {
         let host = trace.host.as_ref().map_or_else(|| "world".to_owned(), ToString::to_string);
-        format!("{:>11.6} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text)
+        format!("{:>11.6} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text())
     };
     Outcome {
         verdict,

@@ -22,6 +22,7 @@ mod options;
 mod orders;
 mod pki;
 mod plans;
+mod simulate;
 mod table;
 
 pub use failure::Failure;
@@ -93,6 +94,8 @@ enum Verb {
     /// Configuration: check files, show what is in force, go back
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Play a scenario with the engine that decides in the agent
+    Simulate(simulate::SimulateArgs),
     /// The cluster's certificate authority and its certificates
     #[command(subcommand)]
     Pki(pki::PkiVerb),
@@ -208,6 +211,7 @@ fn run(verb: Verb) -> Result<Outcome, Failure> {
         Verb::Man { dir } => man(&dir),
         Verb::Apply(args) => apply::apply(&args),
         Verb::Config(verb) => config::run(&verb),
+        Verb::Simulate(args) => args.run(),
         Verb::Pki(verb) => pki::run(&verb),
         Verb::Agent(args) => agent::run(&args, crate::driver::runtime::run).map(|()| Outcome::done("")),
         Verb::Keeper(args) => ended("keeper-ended", crate::keeper::run(&args)),

@@ -122,6 +122,11 @@ impl Engine {
         }
     }
 
+    /// Whether this host held its lease when it was last looked at.
+    pub fn holds_lease(&self) -> bool {
+        self.keeper.holds
+    }
+
     /// Whether the keeper may pet now, by this engine's own count.
     pub(super) fn may_pet(&self) -> bool {
         self.keeper.holder.as_ref().is_some_and(|holder| holder.may_pet(self.now.moment, &self.timing))

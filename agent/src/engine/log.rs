@@ -430,6 +430,16 @@ impl Engine {
         }
     }
 
+    /// Puts bytes into the leader's log as they are: what a leader of a newer version would write. For the simulator.
+    /// Returns whether this agent leads.
+    pub(crate) fn append_raw(&mut self, bytes: Vec<u8>) -> bool {
+        let is_leader = self.is_leader();
+        if let Some(voting) = self.voting.as_mut().filter(|_| is_leader) {
+            let _busy = voting.replica.propose(bytes);
+        }
+        is_leader
+    }
+
     /// Hands what is due to whoever leads.
     pub(super) fn send_proposals(&mut self) {
         self.follow();

@@ -5,9 +5,8 @@ use super::life::RESTART_NS;
 use super::network::nanos;
 use super::place::{Place, WorkFault};
 use super::watch::Point;
-use super::world::{Happening, World};
+use super::world::{Happening, Trace, What, World};
 use crate::engine::{Effect, Engine, Input, Now, Report, Work, WorkId};
-use crate::event::Event;
 use crate::heartbeat::Datagram;
 use quorum::id::{Epoch, GroupName, HostName};
 use quorum::lease;
@@ -51,6 +50,7 @@ impl World {
         let now_ns = self.now_ns;
         let Some(host) = self.hosts.get_mut(name) else { return };
         let Some(moment) = host.read(now_ns) else { return };
+        let wall_ms = host.wall_ms(now_ns);
         if let Some(span) = host.stops.remove(&Point::AgentReads) {
             self.pause_agent(name, nanos(span));
             self.reached(Point::AgentReads);
@@ -61,7 +61,7 @@ impl World {
         let clock = boot.clock;
         let Some(agent) = boot.agent.as_mut() else { return };
         let process = agent.number;
-        let effects = agent.engine.step(Now { moment, wall_ms: now_ns / 1_000_000 }, input);
+        let effects = agent.engine.step(Now { moment, wall_ms }, input);
         let deadline = agent.engine.deadline();
         if let Some(deadline) = deadline {
             let at = clock.real_at(deadline).max(now_ns + 1_000);
@@ -128,7 +128,7 @@ impl World {
                 let ledger = self.hosts.get(name).and_then(SimHost::engine).map(Engine::ledger);
                 self.oracle.told(name, &event, (ledger, now_ns));
                 if self.is_traced {
-                    self.note(Some(name), render(&event));
+                    self.trace.push(Trace { at_ns: now_ns, host: Some(name.clone()), what: What::Told(event) });
                 }
             }
             Effect::Halt { because } => {
@@ -147,6 +147,10 @@ impl World {
         if let Datagram::Lease(lease::Answer::Grant(grant)) = &*datagram {
             let ledger = self.hosts[name].engine().map(|engine| engine.ledger());
             self.oracle.granted_lease(grant, ledger, self.now_ns);
+        }
+        let is_padded = matches!(&*datagram, Datagram::Beat(beat) if !beat.padding.is_empty());
+        if is_padded && self.network.link(name, &to).is_narrow {
+            return;
         }
         let mut arrivals = self.network.datagram(self.now_ns, (name, &to), &mut self.random);
         let Some(first) = arrivals.pop() else { return };
@@ -265,9 +269,4 @@ impl World {
         }
         Report::Done { detail: "mirrored".into() }
     }
-}
-
-/// A trace line: what happened, without what differs from run to run.
-fn render(event: &Event) -> String {
-    serde_json::to_string(event).unwrap_or_else(|_| event.name().to_owned())
 }

@@ -68,7 +68,7 @@ fn tail(world: &World) -> String {
     let lines = world.trace.iter().rev().take(300).collect::<Vec<_>>();
     let line = |trace: &&Trace| {
         let host = trace.host.as_ref().map(ToString::to_string).unwrap_or_else(|| "world".into());
-        format!("{:>10.3} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text)
+        format!("{:>10.3} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text())
     };
     lines.iter().rev().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -141,14 +141,15 @@ fn cut_off(world: &mut World, name: &str, is_cut: bool) {
 /// Who told a device to switch whom off.
 fn shots(world: &World) -> Vec<(String, String)> {
     let shot = |line: &Trace| {
-        let (_, target) = line.text.split_once(" told to switch ")?;
+        let text = line.text();
+        let (_, target) = text.split_once(" told to switch ")?;
         Some((line.host.as_ref()?.to_string(), target.trim_end_matches(" off").to_owned()))
     };
     world.trace.iter().filter_map(shot).collect()
 }
 
 fn count(world: &World, text: &str) -> usize {
-    world.trace.iter().filter(|line| line.text.contains(text)).count()
+    world.trace.iter().filter(|line| line.text().contains(text)).count()
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn two_sides_of_a_partition_never_shoot_each_other() {
         let wrong: Vec<_> =
             shots(&world).into_iter().filter(|(by, target)| by == minority || target != minority).collect();
         assert!(wrong.is_empty() && !shots(&world).is_empty(), "{}\n{wrong:?}", tail(&world));
-        let begun = world.trace.iter().filter(|line| line.text.starts_with("fencing ")).collect::<Vec<_>>();
+        let begun = world.trace.iter().filter(|line| line.text().starts_with("fencing ")).collect::<Vec<_>>();
         assert!(begun.iter().all(|line| line.host.as_ref().is_some_and(|host| host.as_str() != minority)), "{begun:?}");
         world.power_on(&host(minority));
         cut_off(&mut world, minority, false);

@@ -28,6 +28,8 @@ pub(super) struct HostSpec {
     pub(super) class: Class,
     pub(super) rate_ppm: i64,
     pub(super) prefers_lead: bool,
+    /// How far its wall clock is off, in milliseconds.
+    pub(super) wall_off_ms: i64,
 }
 
 /// What every boot needs to know of the cluster.
@@ -110,6 +112,15 @@ impl SimHost {
             boots: 0,
             processes: 0,
         }
+    }
+
+    /// What its wall clock reads.
+    pub(super) fn wall_ms(&self, real_ns: u64) -> u64 {
+        (real_ns / 1_000_000).saturating_add_signed(self.spec.wall_off_ms)
+    }
+
+    pub(super) fn engine_mut(&mut self) -> Option<&mut Engine> {
+        Some(&mut self.boot.as_mut()?.agent.as_mut()?.engine)
     }
 
     /// Whether it has power.

@@ -59,7 +59,7 @@ impl World {
             return;
         }
         let Some(moment) = host.read(now_ns) else { return };
-        match host.start_agent(Now { moment, wall_ms: now_ns / 1_000_000 }, instance, &founded) {
+        match host.start_agent(Now { moment, wall_ms: host.wall_ms(now_ns) }, instance, &founded) {
             // What an error of the disk left there counts as much as what was acknowledged.
             Ok(last) => self.oracle.persisted(name, last),
             Err(because) => {
@@ -107,7 +107,7 @@ impl World {
         let link = *self.network.link(from, to);
         let back = self.network.link(to, from).is_cut;
         let (Some(theirs), Some(ours)) = (self.process_of(to), self.process_of(from)) else { return };
-        if !link.is_cut && !back {
+        if !link.is_cut && !back && !self.network.refuses_handshakes {
             let at = self.now_ns + nanos(link.delay * HANDSHAKE);
             self.at(at, Happening::Link { to: to.clone(), from: from.clone(), agents: (theirs, ours) });
         }

@@ -22,6 +22,7 @@ mod network;
 mod oracle;
 mod place;
 mod random;
+pub mod scenario;
 mod verbs;
 mod watch;
 mod world;
@@ -33,7 +34,7 @@ pub use oracle::{Oracle, Seen, Violation};
 pub use place::{Place, Volume, Whole, WorkFault, Writes};
 pub use random::Random;
 pub use watch::Point;
-pub use world::{Trace, Tuning, World, WorldSpec};
+pub use world::{Trace, Tuning, What, World, WorldSpec};
 
 #[cfg(test)]
 mod fence_tests;

@@ -25,6 +25,8 @@ pub struct Link {
     pub stray_after: Duration,
     /// Nothing passes.
     pub is_cut: bool,
+    /// Nothing passes that is padded to the full packet size.
+    pub is_narrow: bool,
 }
 
 impl Default for Link {
@@ -37,6 +39,7 @@ impl Default for Link {
             stray_per_mille: 0,
             stray_after: Duration::ZERO,
             is_cut: false,
+            is_narrow: false,
         }
     }
 }
@@ -44,6 +47,8 @@ impl Default for Link {
 /// All links.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
+    /// No new connection comes up, as when certificates can't be checked; those that are up stay so.
+    pub refuses_handshakes: bool,
     links: BTreeMap<(HostName, HostName), Link>,
     /// The last arrival of a message on each direction: streams keep their order.
     arrivals: BTreeMap<(HostName, HostName), u64>,

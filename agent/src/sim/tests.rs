@@ -72,7 +72,7 @@ fn tail(world: &World) -> String {
     let lines = world.trace.iter().rev().take(400).collect::<Vec<_>>();
     let line = |trace: &&Trace| {
         let host = trace.host.as_ref().map(ToString::to_string).unwrap_or_else(|| "world".into());
-        format!("{:>10.3} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text)
+        format!("{:>10.3} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text())
     };
     lines.iter().rev().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -137,7 +137,7 @@ fn a_lost_site_is_declared_fenced_and_taken_over_and_the_group_comes_home_by_its
 }
 
 fn lost(world: &World) -> usize {
-    world.trace.iter().filter(|line| line.text.contains("HostLost")).count()
+    world.trace.iter().filter(|line| line.text().contains("HostLost")).count()
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn an_agent_that_is_back_within_the_slack_leaves_its_guest_untouched() {
     world.run_for(Duration::from_millis(300)).expect("no violation");
     world.start_agent(&host("tk-1"));
     world.run_for(Duration::from_secs(10)).expect("no violation");
-    let killed = world.trace.iter().any(|line| line.text.contains("keeper killed"));
+    let killed = world.trace.iter().any(|line| line.text().contains("keeper killed"));
     assert!(runs_on(&world, "tk-1") && !killed, "{}", tail(&world));
     assert_eq!(lost(&world), 0, "{}", tail(&world));
 }
@@ -173,7 +173,7 @@ fn an_agent_that_stays_away_costs_the_workload_and_never_the_host() {
     let mut world = settled(6);
     world.kill_agent(&host("tk-1"));
     must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
-    let reset = world.trace.iter().any(|line| line.text.contains("watchdog reset"));
+    let reset = world.trace.iter().any(|line| line.text().contains("watchdog reset"));
     assert!(!reset, "{}", tail(&world));
     world.start_agent(&host("tk-1"));
     must(&mut world, 90, "erp is home by itself", |world| runs_on(world, "tk-1"));

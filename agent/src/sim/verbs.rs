@@ -1,5 +1,6 @@
 //! What tests and scenarios do to a world. Each verb says what it does at this instant; none lets time pass.
 
+use super::disk::SimDisk;
 use super::life::RESTART_NS;
 use super::network::{Link, nanos};
 use super::place::{Place, WorkFault};
@@ -8,7 +9,7 @@ use super::world::{Happening, World};
 use crate::engine::{Input, Request, Sight};
 use quorum::id::{GroupName, HostName, SiteName};
 use quorum::ledger::{Person, PersonKey};
-use quorum::storage::Fault;
+use quorum::storage::{Fault, MemoryDisk};
 use std::time::Duration;
 
 /// Power, processes, clocks.
@@ -245,6 +246,20 @@ impl World {
             host.disk.tear_after(operations.max(1));
             host.torn = true;
         }
+    }
+
+    /// Another disk is in the host from now on. Only while it has no power.
+    ///
+    /// # Errors
+    /// If the host has power.
+    pub fn replace_disk(&mut self, host: &HostName, disk: MemoryDisk) -> Result<(), String> {
+        self.note(Some(host), "another disk".into());
+        let state = self.hosts.get_mut(host).ok_or_else(|| format!("no host {host}"))?;
+        if state.is_powered() {
+            return Err(format!("{host} has power; switch it off first"));
+        }
+        state.disk = SimDisk::Memory(disk);
+        Ok(())
     }
 
     /// A bit of what the voter has stored flips. It is found at the next start, which then refuses.

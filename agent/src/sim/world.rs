@@ -9,6 +9,7 @@ use super::place::{Place, Volume};
 use super::random::Random;
 use super::watch::Point;
 use crate::engine::{Answer, Effect, Engine, Input, Message, WorkId};
+use crate::event::Event;
 use crate::heartbeat::Datagram;
 use crate::keeper::core::Action;
 use quorum::id::{Generation, GroupName, HostName, SiteName, VoterId};
@@ -63,7 +64,26 @@ pub struct Trace {
     /// Which host; `None` for the world itself.
     pub host: Option<HostName>,
     /// What.
-    pub text: String,
+    pub what: What,
+}
+
+/// What a trace line tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// What the world did: power, keepers, watchdogs, links.
+    Done(String),
+    /// What an agent told.
+    Told(Event),
+}
+
+impl Trace {
+    /// As a line for people, without what differs from run to run.
+    pub fn text(&self) -> String {
+        match &self.what {
+            What::Done(text) => text.clone(),
+            What::Told(event) => serde_json::to_string(event).unwrap_or_else(|_| event.name().to_owned()),
+        }
+    }
 }
 
 pub(super) enum Happening {
@@ -138,6 +158,7 @@ impl World {
                 class: tuning.classes.get(name).copied().unwrap_or(Class::A),
                 rate_ppm,
                 prefers_lead: *prefers_lead,
+                wall_off_ms: 0,
             };
             let disk = if tuning.is_on_blocks {
                 SimDisk::Blocks(FaultyBlocks::default())
@@ -210,7 +231,7 @@ impl World {
 
     pub(super) fn note(&mut self, host: Option<&HostName>, text: String) {
         if self.is_traced {
-            self.trace.push(Trace { at_ns: self.now_ns, host: host.cloned(), text });
+            self.trace.push(Trace { at_ns: self.now_ns, host: host.cloned(), what: What::Done(text) });
         }
     }
 
