@@ -111,7 +111,7 @@ impl World {
     /// Tells an executor's engine, if it is still that process.
     fn say(&mut self, at: &Executing, fenced: Fenced) {
         if self.process_of(&at.host) == Some(at.process) {
-            self.input(&at.host, Input::Fenced { task: at.task, fenced });
+            self.tell(&at.host, Input::Fenced { task: at.task, fenced });
         }
     }
 
@@ -242,7 +242,7 @@ impl World {
                 running: is_on.then(|| SeenRunning { device: device.to_string(), ms_ago: 0 }),
             });
         }
-        self.input(&host, Input::Prospects(prospects));
+        self.tell(&host, Input::Prospects(prospects));
         let reads = FenceHappening::Reads { host, process };
         self.at(self.now_ns + nanos(READ_EVERY), Happening::Fence(reads));
     }
