@@ -35,6 +35,7 @@ ifeq ($(NEXTEST),)
 else
 	cargo nextest run --locked --workspace --no-tests pass --no-fail-fast -E 'not ($(HEAVY))'
 	cargo nextest run --locked -p antipode --features mutants --cargo-profile fast --no-fail-fast -E '$(HEAVY)'
+	cargo test --locked -p antipode --features mutants --profile fast --test scenarios
 	cargo test --locked --workspace --doc
 endif
 

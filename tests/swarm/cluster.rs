@@ -112,7 +112,7 @@ impl Cluster {
             _ => Shape::Plain,
         };
         // At least one in twenty on the production store.
-        Self::of_shape(seed, (shape, seed % 16 == 0), is_traced)
+        Self::of_shape(seed, (shape, seed.is_multiple_of(16)), is_traced)
     }
 
     /// The plainest one.

@@ -204,7 +204,7 @@ impl Fault {
             Kind::AgentCrashed => world.crash_agent(&one),
             Kind::AgentStopped => world.stop_agent(&one, self.span),
             Kind::AgentStoppedAtPoint => {
-                let point = if self.dice % 4 == 0 { Point::AgentReads } else { Point::AgentActs };
+                let point = if self.dice.is_multiple_of(4) { Point::AgentReads } else { Point::AgentActs };
                 world.stop_at(&one, point, self.short());
             }
             Kind::KeeperKilled | Kind::KeeperRestarted => world.kill_keeper(&one),
@@ -222,7 +222,7 @@ impl Fault {
             }
             Kind::WatchdogBroken => world.break_watchdog(&one),
             Kind::Suspended => world.suspend(&one, self.short()),
-            Kind::ClockRate => world.set_clock_rate(&one, if self.dice % 2 == 0 { 490 } else { -490 }),
+            Kind::ClockRate => world.set_clock_rate(&one, if self.dice.is_multiple_of(2) { 490 } else { -490 }),
             Kind::Isolated => world.isolate_site(&site(SITES[self.one]), true),
             Kind::CutOneWay => world.cut(&one, &other, true),
             Kind::CutPair => {
@@ -308,12 +308,16 @@ impl Fault {
             Kind::Switchover => move_by(PlanKind::Switchover),
             Kind::Failover => move_by(PlanKind::Failover),
             Kind::Freeze => {
-                let scope = if self.dice % 2 == 0 { Scope::Cluster } else { Scope::Site(site(SITES[self.one])) };
-                order(Order::Freeze { scope, span_ms, hold_activation: self.dice % 3 == 0 })
+                let scope =
+                    if self.dice.is_multiple_of(2) { Scope::Cluster } else { Scope::Site(site(SITES[self.one])) };
+                order(Order::Freeze { scope, span_ms, hold_activation: self.dice.is_multiple_of(3) })
             }
             Kind::Maintenance => {
-                let scope =
-                    if self.dice % 2 == 0 { Scope::Host(self.host()) } else { Scope::Site(site(SITES[self.one])) };
+                let scope = if self.dice.is_multiple_of(2) {
+                    Scope::Host(self.host())
+                } else {
+                    Scope::Site(site(SITES[self.one]))
+                };
                 order(Order::Maintenance { scope, span_ms })
             }
             Kind::Override => {
@@ -321,7 +325,7 @@ impl Fault {
                 if world.hosts[&self.host()].is_powered() {
                     return;
                 }
-                fence(FenceAct::Override { at_once: self.dice % 2 == 0, span_ms: None })
+                fence(FenceAct::Override { at_once: self.dice.is_multiple_of(2), span_ms: None })
             }
             Kind::FenceOrdered => fence(FenceAct::Run),
             Kind::PlanCancelled => match plan {

@@ -15,12 +15,10 @@ impl Oracle {
     /// An agent tells an event.
     pub(in crate::sim) fn told(&mut self, host: &HostName, event: &Event, (ledger, now_ns): (Option<&Ledger>, u64)) {
         match event {
-            Event::Applied { index, fact } => {
-                if self.is_news(host, *index, now_ns) {
-                    self.fact(*index, fact, now_ns);
-                    if let Some(ledger) = ledger {
-                        self.seen_of_plan(fact, ledger);
-                    }
+            Event::Applied { index, fact } if self.is_news(host, *index, now_ns) => {
+                self.fact(*index, fact, now_ns);
+                if let Some(ledger) = ledger {
+                    self.seen_of_plan(fact, ledger);
                 }
             }
             Event::Refused { rule, .. } => {

@@ -107,7 +107,7 @@ impl Teller {
             Event::WorkEnded { group, work, outcome } => {
                 let work = work.split([' ', '{']).next().unwrap_or_default();
                 let text = format!("{group} {work} {outcome}");
-                (outcome.starts_with("Failed") && self.said.insert((host.clone(), text.clone()))).then(|| ())?;
+                (outcome.starts_with("Failed") && self.said.insert((host.clone(), text.clone()))).then_some(())?;
                 told(text)
             }
             Event::ResyncDone { group, copy, .. } => told(format!("{group} made the copy at {copy} equal")),
@@ -116,17 +116,17 @@ impl Teller {
                 // How long it still waits changes all the time; that it waits is told once.
                 let because = because.split(';').next().unwrap_or_default();
                 let text = format!("doesn't declare {peer} because={because:?}");
-                self.said.insert((host.clone(), text.clone())).then(|| ())?;
+                self.said.insert((host.clone(), text.clone())).then_some(())?;
                 told(text)
             }
             Event::NotAdmitted { host: peer, because } => {
                 let text = format!("doesn't admit {peer} because={because:?}");
-                self.said.insert((host.clone(), text.clone())).then(|| ())?;
+                self.said.insert((host.clone(), text.clone())).then_some(())?;
                 told(text)
             }
             Event::Dropped { from, because } => {
                 let text = format!("dropped a message of {from} because={because:?}");
-                self.said.insert((host.clone(), text.clone())).then(|| ())?;
+                self.said.insert((host.clone(), text.clone())).then_some(())?;
                 told(text)
             }
         }
