@@ -37,8 +37,8 @@ pub struct Params {
     pub election_ticks: usize,
     /// Time between a leader's heartbeats. At least 1, less than `election_ticks`.
     pub heartbeat_ticks: usize,
-    /// A voter with a higher one refuses its vote to one with a lower, all else being equal; a positive one stands for
-    /// election early, a negative one late. It is a preference: who wants a certain leader has the leader hand over.
+    /// A positive one stands for election early, a negative one late. It is a preference and never withholds a vote: who
+    /// wants a certain leader has the leader hand over.
     pub priority: i64,
     /// Entries kept behind a snapshot, to spare late followers the whole snapshot.
     pub keep_entries: u64,
@@ -335,7 +335,7 @@ impl Replica {
     /// Raises or lowers this voter's standing in elections from now on. A sick voter lowers it.
     pub fn set_priority(&mut self, priority: i64) {
         self.params.priority = priority;
-        self.node.set_priority(priority);
+        self.node.set_priority(votes_priority(priority));
     }
 
     /// The transport could not deliver to `peer`.
@@ -408,10 +408,16 @@ fn raft_config(id: VoterId, params: &Params, applied: LogIndex) -> raft::Config 
         skip_bcast_commit: false,
         // Batching ignores the limit on a message's size.
         batch_append: false,
-        priority: params.priority,
+        priority: votes_priority(params.priority),
         max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
         max_committed_size_per_ready: COMMITTED_BYTES_MAX,
     }
+}
+
+/// What raft itself may know of the priority: nothing. It has a voter refuse one of a lower priority whose log is better but
+/// not longer; if the voter's own log is worse, it can't win either, and two of three voters never elect anybody.
+fn votes_priority(priority: i64) -> i64 {
+    if crate::mutants::on("replica.withholds_votes") { priority } else { 0 }
 }
 
 impl std::fmt::Debug for Replica {

@@ -74,8 +74,8 @@ impl Jitter {
         self.drawn
     }
 
-    /// Preferred voters stand in the first third of the range, sick ones in the last. raft's own use of the priority is
-    /// to withhold a vote, which one voter of three can't do alone.
+    /// Preferred voters stand in the first third of the range, sick ones in the last. raft's own use of the priority, to
+    /// withhold a vote, is turned off: see `votes_priority`.
     fn part(&self, priority: i64) -> Range<usize> {
         let third = (self.range.end - self.range.start).div_ceil(3);
         match priority.signum() {
