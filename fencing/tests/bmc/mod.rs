@@ -258,11 +258,13 @@ impl State {
 
     fn handle(&mut self, line: &str, headers: &str, body: &Value) -> (Option<Failure>, Vec<u8>) {
         self.requests += 1;
+        self.refused = false; // a refusal that was lost is not the next answer's
         let number = self.requests;
         let failure = self.manners.failures.iter().find(|(at, _)| *at == number).map(|(_, failure)| *failure);
         let falls = self.manners.falls.filter(|(from, _)| number >= *from).map(|(_, failure)| failure);
         let failure = falls.or(failure);
-        self.lost = failure.is_some();
+        // A connection that stands isn't refused: that answer arrives.
+        self.lost = failure.is_some_and(|failure| failure != Failure::RefuseConnection);
         match failure {
             // What can't be answered isn't done either: these fail before they are understood.
             Some(Failure::Status(status)) => (failure, answer(status, &json!({ "error": { "message": "busy" } }), "")),
@@ -373,7 +375,10 @@ impl State {
             right_machine: !other && !self.manners.nameless,
             was_on,
         };
-        self.log.served.push(served);
+        // What was lost on the way told nobody anything.
+        if !self.lost {
+            self.log.served.push(served);
+        }
         let uuid = if other { OTHER_MACHINE } else { MACHINE };
         let mut body = json!({
             "PowerState": state,
