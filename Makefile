@@ -36,6 +36,7 @@ else
 	cargo nextest run --locked --workspace --no-tests pass --no-fail-fast -E 'not ($(HEAVY))'
 	cargo nextest run --locked -p antipode --features mutants --cargo-profile fast --no-fail-fast -E '$(HEAVY)'
 	cargo test --locked -p antipode --features mutants --profile fast --test scenarios
+	cargo nextest run --locked -p quorum --features mutants --no-fail-fast
 	cargo test --locked --workspace --doc
 endif
 

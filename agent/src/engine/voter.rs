@@ -123,11 +123,16 @@ fn tail_of(replica: &Replica, ledger: &Ledger, host: &HostName) -> Tail {
             tail.undecodable = true;
             continue;
         };
-        let revoked = entry.command.revokes();
-        let named = revoked.iter().filter(|of| of.host == *host).map(|of| of.he).max();
-        tail.ended = tail.ended.max(named);
+        tail.ended = tail.ended.max(ended_by(&entry.command, host));
     }
     tail
+}
+
+/// The host epoch of `host` that this command ends as soon as it is in a voter's log (I5).
+fn ended_by(command: &Command, host: &HostName) -> Option<HostEpoch> {
+    let counts = !quorum::mutants::on("engine.only_losses_stop_grants") || matches!(command, Command::Lost(_));
+    let revoked = if counts { command.revokes() } else { Vec::new() };
+    revoked.iter().filter(|of| of.host == *host).map(|of| of.he).max()
 }
 
 impl Engine {
@@ -313,5 +318,72 @@ impl Engine {
             }
         }
         waits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorum::id::{BootId, Era, HardwareId, KeeperInstance};
+    use quorum::ledger::{Claim, Decision, HostAdmitted, Lost, LostCause, Override, Person, PersonKey, RetiredBecause};
+
+    fn of(count: u64) -> Incarnation {
+        let host = HostName::new("tk-1").expect("a name");
+        Incarnation { host, he: HostEpoch::in_era(Era(1), count) }
+    }
+
+    fn by() -> Decision {
+        let by = Person { name: "op".into(), key: PersonKey::Local(0) };
+        Decision { by, reason: String::new(), shown: String::new() }
+    }
+
+    fn admission(count: u64) -> Command {
+        Command::HostAdmitted(HostAdmitted {
+            of: of(count),
+            boot: BootId([1; 16]),
+            instance: KeeperInstance([1; 16]),
+            class: Class::D,
+            watchdog: None,
+            hardware: HardwareId([1; 16]),
+            lab: false,
+        })
+    }
+
+    /// What ends the second admission once it is in the log, committed or not.
+    fn endings() -> [Command; 4] {
+        let because = RetiredBecause::KeeperAttested { boot: BootId([1; 16]), era: Era(1) };
+        let inert = Override {
+            claim: Claim::Inert(vec![of(2)]),
+            contrary: Vec::new(),
+            at_once: false,
+            span: Duration::from_secs(60),
+            by: by(),
+        };
+        [
+            Command::Lost(Lost { hosts: vec![of(2)], cause: LostCause::Operator(by()) }),
+            Command::Retired { of: of(2), because },
+            Command::Override(inert),
+            admission(3),
+        ]
+    }
+
+    fn unheeded() -> Vec<&'static str> {
+        let host = of(2).host;
+        let ends = |command: &Command| ended_by(command, &host) == Some(of(2).he);
+        endings().iter().filter(|command| !ends(command)).map(Command::name).collect()
+    }
+
+    #[test]
+    fn whatever_ends_an_admission_stops_grants_from_when_it_is_in_the_log() {
+        assert_eq!(unheeded(), Vec::<&str>::new());
+        let other = HostName::new("os-1").expect("a name");
+        assert!(endings().iter().all(|command| ended_by(command, &other).is_none()));
+    }
+
+    #[cfg(feature = "mutants")]
+    #[test]
+    fn a_voter_that_heeds_only_losses_is_noticed() {
+        let _planted = quorum::mutants::plant("engine.only_losses_stop_grants");
+        assert_eq!(unheeded().len(), 3);
     }
 }

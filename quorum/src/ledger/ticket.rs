@@ -10,7 +10,6 @@ use super::evidence::Incarnation;
 use super::refusal::Refusal;
 use super::state::{GroupState, Ledger, Ticket, TicketState};
 use crate::id::{Epoch, Generation, GroupName, HostName, IntentId};
-use crate::mutants;
 use std::collections::BTreeSet;
 
 impl Ledger {
@@ -150,11 +149,5 @@ impl Ledger {
             mates.extend(spec.hosts().filter(|other| spec.is_same_copy(host, other)).cloned());
         }
         mates
-    }
-
-    /// Whether `host`'s copy is in a group's in-sync set.
-    pub fn is_in_sync(&self, group: &GroupName, host: &HostName) -> bool {
-        let in_sync = self.groups.get(group).map(|state| &state.in_sync);
-        in_sync.is_some_and(|set| set.contains(host) || mutants::on("ledger.every_copy_in_sync"))
     }
 }

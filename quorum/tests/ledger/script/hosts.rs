@@ -102,7 +102,10 @@ impl World {
     fn loss(&self, args: &Args<'_>) -> Command {
         let flags = ["operator"];
         let named: Vec<&str> = args.words_from(0).into_iter().filter(|word| !flags.contains(word)).collect();
-        let hosts: Vec<Incarnation> = named.iter().map(|text| self.incarnation(text)).collect();
+        // More hosts than a story can name.
+        let times = usize::try_from(args.number("times", 1)).expect("a count");
+        let hosts: Vec<Incarnation> =
+            (0..times).flat_map(|_| named.iter().map(|text| self.incarnation(text))).collect();
         let cause = if args.has("operator") {
             LostCause::Operator(decision(args))
         } else {
