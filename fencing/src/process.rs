@@ -148,26 +148,15 @@ impl Program {
     /// [`Trouble::Unusable`] if it can't be started, [`Trouble::Silent`] if the deadline came first,
     /// [`Trouble::Overtaken`] if it was stopped. No process of it is left in any case.
     pub async fn run(&self, leash: &Leash) -> Result<Finished, Trouble> {
-        let begun = Instant::now();
-        let mut running = self.start(leash.limit)?;
-        let group = running.group;
-        let end = {
-            let mut finish = std::pin::pin!(running.finish(&self.input));
-            tokio::select! {
-                biased;
-                finished = &mut finish => return finished,
-                () = tokio::time::sleep_until(leash.limit) => Trouble::Silent { limit: leash.limit - begun },
-                () = leash.stopped() => {
-                    // Politely first, so that it can close its session with the device; its output is still taken, or
-                    // its last words would kill it before it has cleaned up (SIGPIPE).
-                    kill(group, Signal::SIGTERM);
-                    let _ = timeout(GRACE, &mut finish).await;
-                    Trouble::Overtaken { because: "the call was stopped".into() }
-                }
-            }
-        };
-        running.end().await;
-        Err(end)
+        self.stand_by(leash.limit)?.run(&self.input, leash).await
+    }
+
+    /// Starts it without its input: one that reads what it shall do from there gets ready, and does nothing yet.
+    ///
+    /// # Errors
+    /// [`Trouble::Unusable`] if it can't be started.
+    pub fn stand_by(&self, until: Instant) -> Result<Standby, Trouble> {
+        Ok(Standby { running: self.start(until)?, until })
     }
 
     fn start(&self, limit: Instant) -> Result<Running, Trouble> {
@@ -194,6 +183,46 @@ impl Program {
         let mut running = Running { child, group, ended: None };
         running.ended = Some(watch_end(group).map_err(because)?);
         Ok(running)
+    }
+}
+
+/// A program that waits for its input. Dropping it ends it.
+pub struct Standby {
+    running: Running,
+    until: Instant,
+}
+
+impl Standby {
+    /// Whether the kernel lets it run at least until then.
+    pub fn lasts(&self, until: Instant) -> bool {
+        self.until >= until
+    }
+
+    /// Gives it its input and runs it to its end, or ends it.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub async fn run(mut self, input: &Secret, leash: &Leash) -> Result<Finished, Trouble> {
+        let begun = Instant::now();
+        let running = &mut self.running;
+        let group = running.group;
+        let end = {
+            let mut finish = std::pin::pin!(running.finish(input));
+            tokio::select! {
+                biased;
+                finished = &mut finish => return finished,
+                () = tokio::time::sleep_until(leash.limit) => Trouble::Silent { limit: leash.limit - begun },
+                () = leash.stopped() => {
+                    // Politely first, so that it can close its session with the device; its output is still taken, or
+                    // its last words would kill it before it has cleaned up (SIGPIPE).
+                    kill(group, Signal::SIGTERM);
+                    let _ = timeout(GRACE, &mut finish).await;
+                    Trouble::Overtaken { because: "the call was stopped".into() }
+                }
+            }
+        };
+        self.running.end().await;
+        Err(end)
     }
 }
 
@@ -409,6 +438,34 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["HOME", "IPMI_PASSWORD", "LC_ALL", "PATH"]);
         assert!(!program.shown().contains("hunter2"), "{}", program.shown());
+    }
+
+    #[tokio::test]
+    async fn a_program_that_stands_by_does_nothing_until_it_is_told_and_ends_when_it_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pid, told) = (folder.path().join("pid"), folder.path().join("told"));
+        let program = shell(&format!("echo $$ > {0}; read word; echo $word > {1}", pid.display(), told.display()));
+        let until = Instant::now() + Duration::from_secs(30);
+        let number = || std::fs::read_to_string(&pid).unwrap_or_default();
+        for is_told in [true, false] {
+            let standby = program.stand_by(until).unwrap();
+            assert!(standby.lasts(until) && !standby.lasts(until + Duration::from_secs(1)));
+            while number().trim().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert!(!told.exists() && is_alive(&number()));
+            if is_told {
+                let finished = standby.run(&Secret::new("go\n"), &leash(30_000)).await.unwrap();
+                assert_eq!(finished.code, Some(0));
+                assert_eq!(std::fs::read_to_string(&told).unwrap(), "go\n");
+                std::fs::remove_file(&told).unwrap();
+                std::fs::remove_file(&pid).unwrap();
+            } else {
+                drop(standby);
+                assert!(until_gone(&number()).await, "it outlived the one that forgot it");
+                assert!(!told.exists());
+            }
+        }
     }
 
     #[tokio::test]

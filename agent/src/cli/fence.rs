@@ -256,6 +256,33 @@ fn status_text(document: &Value) -> String {
     text.trim_end().to_owned() + "\n"
 }
 
+/// An override that waits for a second person, with what speaks against it now; nothing if there is none of this number.
+pub(super) fn pending_text(document: &Value, index: u64) -> String {
+    let Some(pending) = list(&document["overrides"]).iter().find(|pending| pending["index"] == index) else {
+        return String::new();
+    };
+    let mut text = format!("override {index}\n");
+    let mut line = |label: &str, told: String| {
+        let _infallible = writeln!(text, "  {label:<20} {told}");
+    };
+    line("about", words(&pending["names"]));
+    line("asked for by", words(&pending["agreed"]));
+    line("because", word(&pending["reason"]));
+    line("was shown", word(&pending["shown"]));
+    let named: Vec<&str> = list(&pending["names"]).iter().filter_map(|name| name.as_str()?.split('@').next()).collect();
+    for host in list(&document["hosts"]).iter().filter(|host| host["name"].as_str().is_some_and(|n| named.contains(&n)))
+    {
+        for sign in list(&host["signs"]) {
+            let fresh = if sign["is_fresh"] == true { "  FRESH" } else { "" };
+            line(
+                "speaks against it",
+                format!("{}: {}, {} ago{fresh}", word(&host["name"]), word(&sign["what"]), age(&sign["age_ms"])),
+            );
+        }
+    }
+    text
+}
+
 fn device_table(document: &Value) -> Table {
     let mut devices = Table::new(&["DEVICE", "KIND", "READ", "TOOK", "SHOWS", "FAILED", "TROUBLE"]);
     for device in list(&document["devices"]) {

@@ -1,6 +1,6 @@
 //! The verbs that order something by name: freezes, maintenance, approvals, plans, overrides, removals.
 
-use super::options::{Reach, Shown, Why};
+use super::options::{Format, Reach, Shown, Why};
 use super::{Failure, Outcome, apply, client};
 use crate::admin::{Exit, OrderAsked};
 use crate::engine::{Matter, Order, Scope};
@@ -189,6 +189,10 @@ impl MatterArgs {
     }
 
     pub(super) fn approve(&self) -> Result<Outcome, Failure> {
+        if self.kind == "override" && self.given.shown.format == Format::Text {
+            // Whoever agrees sees first with what; the agent records the same.
+            eprint!("{}", super::fence::pending_text(&client::get(&self.given.reach, "/v1/fence")?, self.id));
+        }
         self.given.order(Order::Approve { matter: self.matter() })
     }
 

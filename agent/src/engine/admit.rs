@@ -76,6 +76,10 @@ impl Engine {
                 }
             }
             Err(Refusal::FenceTaskUnfinished { task, .. }) => {
+                // Called off already: whoever took it up is waited for.
+                if self.ledger.tasks().get(&task).is_none_or(|state| state.cancelled.is_some()) {
+                    return;
+                }
                 let because = "the host speaks again, and evidence covers what it ran".to_owned();
                 self.propose_paced(&task.to_string(), Command::FenceTaskCancel { task, because });
             }

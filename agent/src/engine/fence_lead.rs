@@ -27,6 +27,8 @@ const PATIENCE_MAX: Duration = Duration::from_secs(15);
 /// After everybody failed, all are asked again: a BMC may come back. Doubled each round up to the largest.
 const ROUND_PAUSE: Duration = Duration::from_secs(15);
 const ROUND_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// How long an agent may work on a task whose devices prove nothing.
+const PILL_DEADLINE: Duration = Duration::from_secs(30);
 /// An agent that told longer ago what its devices could prove says nothing about now.
 const TOLD_FRESH: Duration = Duration::from_secs(60);
 /// An agent that wasn't heard for this isn't asked.
@@ -123,8 +125,27 @@ impl Engine {
             }
         }
         self.expire_overrides(&mut lead);
+        self.hasten_ends();
         if let Some(leading) = &mut self.leading {
             leading.fencing = lead;
+        }
+    }
+
+    /// A lost host whose devices prove nothing has no task from its loss: the ledger counts on evidence alone. Its pill
+    /// is sent all the same, once for each admission, while something about it is unproven.
+    fn hasten_ends(&mut self) {
+        let lost = |host: &HostName| {
+            let of = Incarnation { host: host.clone(), he: self.ledger.host(host)?.he };
+            let is_lost = matches!(self.ledger.incarnation(&of)?.ended, Some(ledger::Ended::Lost { .. }));
+            let is_new = self.ledger.tasks().values().all(|task| task.of != of);
+            let has_pill = self.ledger.fence_deadline(host).is_none() && !self.prospects_of(host).is_empty();
+            (is_lost && is_new && has_pill && self.proof_of(&of).is_none()).then_some(of)
+        };
+        let hasten: Vec<Incarnation> = self.ledger.spec().hosts.keys().filter_map(lost).collect();
+        for of in hasten {
+            let (subject, deadline) = (of.to_string(), PILL_DEADLINE);
+            let initiator = ledger::Initiator::Automatic;
+            self.propose_paced(&subject, Command::FenceTaskOpened { of, deadline, initiator });
         }
     }
 

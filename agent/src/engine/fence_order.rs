@@ -10,9 +10,9 @@
 use super::core::Engine;
 use super::fence_view::{SignLine, seconds};
 use super::operator::Answer;
-use super::orders::{Scope, place_scope};
+use super::orders::{Matter, Scope, place_scope};
 use crate::detector::Judgement;
-use quorum::id::{HostName, TaskId};
+use quorum::id::{HostName, LogIndex, TaskId};
 use quorum::ledger::{
     Claim, Command, Contrary, Decision, Ended, Ground, Incarnation, Initiator, Lost, LostCause, Override, PlaceScope,
     Subject,
@@ -80,7 +80,6 @@ pub struct FenceRefusal {
 impl FenceDecision {
     /// All of it in one line, as the audit chain keeps it.
     pub fn shown(&self) -> String {
-        let list = |items: &[String]| if items.is_empty() { "none".to_owned() } else { items.join("; ") };
         let against: Vec<String> = self.evidence_against.iter().map(ToString::to_string).collect();
         format!(
             "{} of {}: about {}; declares lost first: {}; for it: {}; against it: {}; releases: {}; needs {} person(s)",
@@ -94,6 +93,10 @@ impl FenceDecision {
             self.approvals
         )
     }
+}
+
+fn list(items: &[String]) -> String {
+    if items.is_empty() { "none".to_owned() } else { items.join("; ") }
 }
 
 impl Engine {
@@ -284,18 +287,15 @@ impl Engine {
         open.map(|(id, task)| (*id, task.of.clone())).collect()
     }
 
-    fn overrides_about(&self, hosts: &[HostName]) -> Vec<quorum::id::LogIndex> {
-        let about = |claim: &Claim| match claim {
-            Claim::Inert(named) => named.iter().any(|of| hosts.contains(&of.host)),
-            Claim::Absent { hosts: named, .. } => named.iter().any(|host| hosts.contains(host)),
-        };
+    fn overrides_about(&self, hosts: &[HostName]) -> Vec<LogIndex> {
+        let about = |claim: &Claim| hosts_of_claim(claim).iter().any(|named| hosts.contains(named));
         let pending = self.ledger.overrides().iter();
         pending.filter(|(_, pending)| about(&pending.asked.claim)).map(|(index, _)| *index).collect()
     }
 
     fn releasing(
         &self,
-        (tasks, overrides): (Vec<(TaskId, Incarnation)>, Vec<quorum::id::LogIndex>),
+        (tasks, overrides): (Vec<(TaskId, Incarnation)>, Vec<LogIndex>),
         by: &Decision,
     ) -> Vec<Command> {
         let because = format!("called off by {}: {}", by.by, by.reason);
@@ -304,6 +304,32 @@ impl Engine {
         let cancel = |(task, _)| Command::FenceTaskCancel { task, because: because.clone() };
         let denied = overrides.into_iter().map(deny);
         [audit].into_iter().chain(denied).chain(tasks.into_iter().map(cancel)).collect()
+    }
+
+    /// What somebody who agrees is shown, as the audit chain keeps it: for an override, all that whoever asked was shown,
+    /// as it is now.
+    pub(super) fn shown_at_agreement(&self, matter: Matter, contrary: &[Contrary]) -> String {
+        let (word, id) = match matter {
+            Matter::Plan(id) => ("plan", id),
+            Matter::Override(id) => ("override", id),
+        };
+        let pending = self.ledger.overrides().get(&LogIndex(id));
+        let Some(pending) = pending.filter(|_| matches!(matter, Matter::Override(_))) else {
+            return format!("agrees with {word} {id}");
+        };
+        let fresh = self.ledger.spec().policy.contrary_fresh;
+        let against: Vec<String> = contrary.iter().map(|sign| SignLine::of(sign.clone(), fresh).to_string()).collect();
+        let speaks_for: Vec<String> =
+            hosts_of_claim(&pending.asked.claim).iter().flat_map(|host| self.signs_for(host)).collect();
+        let (names, asked) = (names_of(&pending.asked.claim), &pending.asked.by);
+        format!(
+            "agrees with {word} {id} asked for by {} ({}): about {}; for it: {}; against it: {}",
+            asked.by,
+            asked.reason,
+            list(&names),
+            list(&speaks_for),
+            list(&against)
+        )
     }
 
     fn override_refusal(&self, decision: &FenceDecision, by: &Decision) -> Option<FenceRefusal> {
@@ -414,5 +440,13 @@ pub(super) fn names_of(claim: &Claim) -> Vec<String> {
     match claim {
         Claim::Inert(named) => named.iter().map(ToString::to_string).collect(),
         Claim::Absent { group, hosts } => hosts.iter().map(|host| format!("nothing of {group} on {host}")).collect(),
+    }
+}
+
+/// The hosts that a claim is about.
+pub(super) fn hosts_of_claim(claim: &Claim) -> Vec<HostName> {
+    match claim {
+        Claim::Inert(named) => named.iter().map(|of| of.host.clone()).collect(),
+        Claim::Absent { hosts, .. } => hosts.clone(),
     }
 }

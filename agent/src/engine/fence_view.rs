@@ -122,6 +122,8 @@ pub struct OverrideLine {
     pub agreed: Vec<String>,
     /// Why it was asked for.
     pub reason: String,
+    /// What whoever asked was shown then.
+    pub shown: String,
     /// How long it may wait.
     pub span_ms: u64,
 }
@@ -136,6 +138,7 @@ impl Engine {
             needs: pending.permit.needs,
             agreed: pending.permit.agreed.iter().map(|decision| decision.by.to_string()).collect(),
             reason: pending.asked.by.reason.clone(),
+            shown: pending.asked.by.shown.clone(),
             span_ms: millis(pending.asked.span),
         };
         FenceView {
@@ -152,7 +155,9 @@ impl Engine {
     /// Fencing that doesn't succeed, and overrides that wait: each with the next command.
     pub(super) fn fence_attention(&self) -> Vec<AttentionLine> {
         let mut lines = Vec::new();
-        for task in self.ledger.tasks().values().filter(|task| task.cancelled.is_none()) {
+        // A pill that was sent and proves nothing, as it never does, is nothing to be attended to.
+        let is_to_prove = |task: &&FenceTask| self.ledger.fence_deadline(&task.of.host).is_some();
+        for task in self.ledger.tasks().values().filter(|task| task.cancelled.is_none()).filter(is_to_prove) {
             let failed: Vec<String> = task
                 .executors
                 .iter()

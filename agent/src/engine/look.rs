@@ -210,7 +210,11 @@ impl Engine {
             let quorum::replica::EntryKind::Normal(data) = entry.to_entry().kind else { return None };
             let command = decode_entry(data.as_ref()).ok()?.command;
             command.decision()?;
-            Some(LoggedAct { index: entry.index.0, action: command.name().to_owned(), command: hex(&digest(&command)) })
+            Some(LoggedAct {
+                index: entry.index.0,
+                action: command.action().to_owned(),
+                command: hex(&digest(&command)),
+            })
         };
         entries.filter_map(act).collect()
     }

@@ -4,10 +4,11 @@
 //! Not here: whether it is allowed. The ledger's `apply` decides that.
 
 use super::core::Engine;
+use super::fence_order::hosts_of_claim;
 use quorum::id::{GroupName, HostName, LogIndex, PlanId, SiteName};
 use quorum::ledger::{
-    Claim, Command, Contrary, Decision, EndCause, FreezeScope, Incarnation, PlaceScope, PlanOutcome, StepOutcome,
-    Subject, UnpinGround,
+    Command, Contrary, Decision, EndCause, FreezeScope, Incarnation, PlaceScope, PlanOutcome, StepOutcome, Subject,
+    UnpinGround,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -162,11 +163,7 @@ impl Engine {
             }
             Order::Approve { matter } => {
                 let contrary = self.contrary_to(matter);
-                let signs: Vec<String> = contrary
-                    .iter()
-                    .map(|sign| format!("{}: {}, {} s ago", sign.host, sign.what, sign.age.as_secs()))
-                    .collect();
-                let shown = format!("agrees with {matter:?}; against it: {}", signs.join("; "));
+                let shown = self.shown_at_agreement(matter, &contrary);
                 Command::Approve { subject: matter.subject(), by: Decision { shown, ..by }, contrary }
             }
             Order::Deny { matter } => Command::Deny { subject: matter.subject(), by },
@@ -233,11 +230,7 @@ impl Engine {
     fn contrary_to(&self, matter: Matter) -> Vec<Contrary> {
         let Matter::Override(index) = matter else { return Vec::new() };
         let pending = self.ledger.overrides().get(&LogIndex(index));
-        let hosts: Vec<HostName> = match pending.map(|pending| &pending.asked.claim) {
-            Some(Claim::Inert(named)) => named.iter().map(|of| of.host.clone()).collect(),
-            Some(Claim::Absent { hosts, .. }) => hosts.clone(),
-            None => Vec::new(),
-        };
+        let hosts = pending.map(|pending| hosts_of_claim(&pending.asked.claim)).unwrap_or_default();
         self.signs_of(&hosts)
     }
 }

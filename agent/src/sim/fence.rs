@@ -9,6 +9,7 @@ use super::world::{Happening, World};
 use crate::config::{ClusterSpec, fencing_config};
 use crate::engine::{Fenced, Input, Prospect, SeenRunning};
 use fencing::Verdict;
+use fencing::facts::Proves;
 use fencing::moment::Moment;
 use fencing::name::DeviceName;
 use fencing::plan::Plan;
@@ -228,10 +229,17 @@ impl World {
         let mut prospects = Vec::new();
         for fenced in self.fences.topology.targets().values() {
             let Ok(target) = HostName::new(fenced.target.host.as_str()) else { continue };
-            let has_device = |name: &&DeviceName| {
-                self.fences.topology.devices().get(*name).is_some_and(|facts| facts.proves.is_evidence())
+            let proves = |name: &DeviceName| self.fences.topology.devices().get(name).map(|facts| &facts.proves);
+            let named = || fenced.levels.iter().flatten();
+            if named().all(|name| matches!(proves(name), None | Some(Proves::Elsewhere(_)))) {
+                continue;
+            }
+            let device = named().find(|name| proves(name).is_some_and(Proves::is_evidence));
+            let Some(device) = device else {
+                let (proven_ms_ago, takes_ms, running) = (None, None, None);
+                prospects.push(Prospect { host: target, devices: 0, proven_ms_ago, takes_ms, running });
+                continue;
             };
-            let Some(device) = fenced.levels.iter().flatten().find(has_device) else { continue };
             let reached = target != host && !self.fences.cut.contains(&(host.clone(), target.clone()));
             let is_on = reached && self.hosts[&target].is_powered();
             prospects.push(Prospect {

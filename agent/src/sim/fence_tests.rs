@@ -282,8 +282,7 @@ fn an_override_is_refused_while_a_fence_device_reads_on() {
 fn where_two_people_are_needed_one_is_not_enough_however_often_they_ask() {
     let mut world = unproven(12, &two_people());
     refused(&ask(&mut world, local(), vouch()), "local-cannot-pair");
-    let asked = ask(&mut world, person("ann", 1), vouch());
-    let Answer::Waits { index, .. } = asked else { panic!("{asked:?}") };
+    let index = asked_by_ann(&mut world);
     refused(&ask(&mut world, person("bob", 1), approve(index)), "same-person");
     refused(&ask(&mut world, local(), approve(index)), "local-cannot-pair");
     pass(&mut world, 10);
@@ -293,15 +292,63 @@ fn where_two_people_are_needed_one_is_not_enough_however_often_they_ask() {
     must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
     // What both were shown is in the audit chain.
     assert!(count(&world, "override of host tk-1: about tk-1@1;") > 0, "{}", tail(&world));
-    assert!(count(&world, "agrees with Override") > 0, "{}", tail(&world));
+    assert!(count(&world, "agrees with override") > 0, "{}", tail(&world));
     refused(&ask(&mut world, person("ann", 1), vouch()), "nothing-missing");
+}
+
+/// Ann's override of a dead tk-1, which waits for a second person.
+fn asked_by_ann(world: &mut World) -> LogIndex {
+    let asked = ask(world, person("ann", 1), vouch());
+    let Answer::Waits { index, .. } = asked else { panic!("{asked:?}") };
+    index
+}
+
+/// tk-1 lives again while ann's override waits: cut off, so that nobody hears it, but its processor reads "on".
+fn alive_while_an_override_waits(seed: u64) -> (World, LogIndex) {
+    let mut world = unproven(seed, &two_people());
+    let index = asked_by_ann(&mut world);
+    world.fences.stubborn.insert(host("tk-1"));
+    cut_off(&mut world, "tk-1", true);
+    world.power_on(&host("tk-1"));
+    world.fences.cut.clear();
+    pass(&mut world, 14);
+    (world, index)
+}
+
+#[test]
+fn an_agreement_is_refused_while_the_target_shows_a_sign_of_life() {
+    let (mut world, index) = alive_while_an_override_waits(21);
+    let because = refused(&ask(&mut world, person("bob", 2), approve(index)), "contrary-fresh");
+    assert!(because.contains("bmc-tk-1 says \"on\""), "{because}");
+    assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
+}
+
+/// The leader changes while ann's override waits.
+fn led_anew_while_an_override_waits(seed: u64) -> (World, LogIndex) {
+    let mut world = unproven(seed, &two_people());
+    let index = asked_by_ann(&mut world);
+    let term = |world: &World| world.ledger().map(|ledger| ledger.position().term);
+    let before = term(&world);
+    let leader = world.leader().expect("a leader").clone();
+    world.kill_agent(&leader);
+    pass(&mut world, 2);
+    world.start_agent(&leader);
+    must(&mut world, 60, "another term", |world| term(world) > before && world.leader().is_some());
+    pass(&mut world, 5);
+    (world, index)
+}
+
+#[test]
+fn an_override_that_waits_is_void_with_the_next_leader() {
+    let (mut world, index) = led_anew_while_an_override_waits(22);
+    refused(&ask(&mut world, person("bob", 2), approve(index)), "subject-unknown");
+    assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
 }
 
 #[test]
 fn an_override_waits_only_so_long_for_a_second_person() {
     let mut world = unproven(13, &two_people());
-    let asked = ask(&mut world, person("ann", 1), vouch());
-    let Answer::Waits { index, .. } = asked else { panic!("{asked:?}") };
+    let index = asked_by_ann(&mut world);
     pass(&mut world, 70);
     refused(&ask(&mut world, person("bob", 2), approve(index)), "subject-unknown");
     assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
@@ -437,8 +484,42 @@ fn a_host_that_returns_waits_out_an_executor_that_is_never_heard_of_again() {
     // Twice the device's 20 s and its settle time, and 10 s: only then is os-1 harmless, wherever it is.
     let waited = Duration::from_nanos(world.now_ns - called_off);
     assert!(waited >= Duration::from_secs(50), "{}\nwaited {waited:?}", tail(&world));
+    // And it is called off once: the leader doesn't ask again for what the log has.
+    let again = world.trace.iter().filter(|line| line.text().contains("fence-task-cancel"));
+    assert_eq!(again.count(), 0, "{}", tail(&world));
     // os-1 is lost itself by then, and fenced; nobody shoots the one that came back.
     assert!(shots(&world).iter().all(|(_, target)| target == "os-1"), "{}", tail(&world));
+}
+
+/// Every host has a poison pill and its lease, and nothing that could be read.
+fn pills() -> String {
+    let mut spec = SPEC.replace("accept = [\"powered-off\"]", "accept = [\"self-fenced\"]");
+    for name in ["tk-1", "os-1"] {
+        let panel = format!("name = \"bmc-{name}\"\nkind = \"command\"\nprogram = \"/usr/lib/antipode/bmc\"\n");
+        let pill = format!("name = \"bmc-{name}\"\nkind = \"sbd\"\ndevices = [\"/dev/sbd\"]\nnode = \"{name}\"\n");
+        spec = spec.replace(&(panel + "wired = \"ops-1, 2026-03-02\"\n"), &pill);
+    }
+    spec
+}
+
+#[test]
+fn a_host_with_nothing_but_a_pill_is_sent_it_and_proven_by_its_lease() {
+    let mut world = settled(23, &pills());
+    // tk-1 doesn't read its slot: the message alone changes nothing.
+    world.fences.stubborn.insert(host("tk-1"));
+    cut_off(&mut world, "tk-1", true);
+    must(&mut world, 30, "the pill was sent", |world| !shots(world).is_empty());
+    assert!(shots(&world).iter().all(|(by, target)| by != "tk-1" && target == "tk-1"), "{}", tail(&world));
+    must(&mut world, 30, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    let of = Incarnation { host: host("tk-1"), he: HostEpoch::in_era(Era(1), 1) };
+    let ledger = world.ledger().expect("a ledger");
+    let kinds: Vec<&str> =
+        ledger.incarnation(&of).expect("known").evidence.iter().map(|evidence| evidence.kind.as_str()).collect();
+    assert_eq!(kinds, ["self-fenced"], "{}", tail(&world));
+    must(&mut world, 60, "the task is over", |world| count(world, "FenceTaskOver") > 0);
+    let sent = shots(&world).len();
+    pass(&mut world, 60);
+    assert_eq!(shots(&world).len(), sent, "{}", tail(&world));
 }
 
 /// The stories above see it when a guard is gone.
@@ -460,5 +541,41 @@ mod guards_are_watched {
         let answer = ask(&mut world, local(), vouch());
         assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
         assert!(lost(&world, "tk-1"));
+    }
+
+    #[test]
+    fn one_person_with_two_names_completes_a_pair() {
+        let _planted = plant("ledger.one_person_twice");
+        let mut world = unproven(12, &two_people());
+        let index = asked_by_ann(&mut world);
+        let agreed = ask(&mut world, person("mallory", 1), approve(index));
+        assert!(matches!(agreed, Answer::Done { .. }), "{agreed:?}");
+        must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    }
+
+    #[test]
+    fn the_local_socket_completes_a_pair() {
+        let _planted = plant("ledger.local_socket_pairs");
+        let mut world = unproven(12, &two_people());
+        let index = asked_by_ann(&mut world);
+        let agreed = ask(&mut world, local(), approve(index));
+        assert!(matches!(agreed, Answer::Done { .. }), "{agreed:?}");
+        must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    }
+
+    #[test]
+    fn an_agreement_that_asks_for_no_signs_vouches_for_the_living() {
+        let _planted = plant("ledger.override_of_the_living");
+        let (mut world, index) = alive_while_an_override_waits(21);
+        let agreed = ask(&mut world, person("bob", 2), approve(index));
+        assert!(matches!(agreed, Answer::Done { .. }), "{agreed:?}");
+    }
+
+    #[test]
+    fn an_override_that_survives_its_leader_is_completed_by_the_next() {
+        let _planted = plant("ledger.permits_survive_leaders");
+        let (mut world, index) = led_anew_while_an_override_waits(22);
+        let agreed = ask(&mut world, person("bob", 2), approve(index));
+        assert!(matches!(agreed, Answer::Done { .. }), "{agreed:?}");
     }
 }

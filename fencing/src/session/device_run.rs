@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Longest pause between two attempts at a device that answers nothing.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// A device that answers more slowly than it is polled is left this part of the interval between two questions.
+const BREATH: u32 = 4;
+
 /// Where a device stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -221,7 +224,10 @@ impl DeviceRun {
             (Phase::Identifying, false) => self.switch(now),
             (Phase::Watching, false) => {
                 let waited = self.off_sent.is_none_or(|sent| now.since(sent) >= self.facts.rhythm.off_again);
-                if waited { self.switch(now) } else { self.due = Some(now.plus(self.facts.rhythm.poll)) }
+                // Counted from when it was asked: a slow answer doesn't stretch the interval. Never without a breath.
+                let poll = self.facts.rhythm.poll;
+                let next = reading.asked.plus(poll).max(now.plus(poll / BREATH));
+                if waited { self.switch(now) } else { self.due = Some(next) }
             }
             (Phase::Confirming, true) => self.confirm(now, target, Some(reading), notes),
             (Phase::Confirming, false) => {

@@ -169,7 +169,7 @@ impl Ledger {
             number: 0,
             index: self.position.index,
             wall_ms: entry.wall_ms,
-            action: entry.command.name().to_owned(),
+            action: entry.command.action().to_owned(),
             decision: decision.clone(),
             command: digest(&entry.command),
             previous: [0; 32],

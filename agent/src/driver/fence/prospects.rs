@@ -7,6 +7,7 @@ use crate::config::{ClusterSpec, switches_within};
 use crate::engine::{Prospect, SeenRunning};
 use fencing::EvidenceKind;
 use fencing::executor::{DeviceStatus, Status};
+use fencing::facts::Proves;
 use quorum::id::HostName;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,17 +27,19 @@ impl Paths {
         Self { levels: levels.collect(), within: within.collect() }
     }
 
-    /// One for each host that has a device whose readings are evidence.
+    /// One for each host that has a device to be told: one whose readings are evidence, or a poison pill, by which the
+    /// host dies sooner and which proves nothing.
     pub(super) fn prospects(&self, status: &Status) -> Vec<Prospect> {
         let devices: BTreeMap<&str, &DeviceStatus> =
             status.devices.iter().map(|device| (device.facts.name.as_str(), device)).collect();
         let of_host = |(host, levels): (&HostName, &Vec<Vec<String>>)| {
             let mut theirs: Vec<&DeviceStatus> =
                 levels.iter().flatten().filter_map(|name| devices.get(name.as_str())).copied().collect();
-            theirs.retain(|device| device.facts.proves.is_evidence());
+            theirs.retain(|device| !matches!(device.facts.proves, Proves::Elsewhere(_)));
             if theirs.is_empty() {
                 return None;
             }
+            theirs.retain(|device| device.facts.proves.is_evidence());
             let good = theirs.iter().filter(|device| device.trouble.is_none() && device.proof_age.is_some()).count();
             let (proven_ms_ago, takes_ms) = self.quickest(status, (host, levels), &devices).unzip();
             Some(Prospect {

@@ -8,9 +8,9 @@
 pub mod metadata;
 
 use super::{BoxFuture, Call, Device, Kind, SETTLE_MIN, Sight, rhythm};
-use crate::facts::{DeviceFacts, Proves};
+use crate::facts::{DeviceFacts, Proves, Rhythm};
 use crate::params::{Key, PROVES_KEYS, Params, endpoint_of};
-use crate::process::{Finished, Program};
+use crate::process::{Finished, Program, Standby};
 use crate::reading::{Observed, Power};
 use crate::secret::{Mask, Secret, SecretRef};
 use crate::session::Act;
@@ -21,8 +21,10 @@ use metadata::Metadata;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 use toml::{Table, Value};
 
 /// The kind.
@@ -56,12 +58,20 @@ const NOT_POWER: [(&str, &str); 8] = [
 const STATUS_ON: i32 = 0;
 const STATUS_OFF: i32 = 2;
 
+/// An agent still at work on `off` after this is given a second one at its side that gets ready for `status`: most of
+/// a `status` is Python starting. Later than the first one needs to start itself, so that they don't slow each other.
+const READY_AFTER: Duration = Duration::from_millis(600);
+/// How much longer than the next reading may take an agent stands by.
+const STANDBY_SLACK: Duration = Duration::from_secs(5);
+
 struct FenceAgent {
     facts: DeviceFacts,
     agent: PathBuf,
     options: BTreeMap<String, String>,
     secrets: BTreeMap<String, SecretRef>,
     metadata: OnceCell<Metadata>,
+    /// An agent of an order under way that waits to be told what to do. It knows nothing, so it can do nothing.
+    standby: Mutex<Option<Standby>>,
 }
 
 fn build(mut params: Params) -> Result<Arc<dyn Device>, Vec<Problem>> {
@@ -82,7 +92,8 @@ fn build(mut params: Params) -> Result<Arc<dyn Device>, Vec<Problem>> {
         let address = options.get("ip").or_else(|| options.get("ipaddr")).map_or("", String::as_str);
         let port = options.get("ipport").and_then(|port| port.parse().ok());
         let facts = common.facts(KIND.name, proves, rhythm, &endpoint_of(address, port));
-        Arc::new(FenceAgent { facts, agent, options, secrets, metadata: OnceCell::new() }) as Arc<dyn Device>
+        Arc::new(FenceAgent { facts, agent, options, secrets, metadata: OnceCell::new(), standby: Mutex::default() })
+            as Arc<dyn Device>
     });
     params.finish(device)
 }
@@ -140,11 +151,30 @@ impl FenceAgent {
             let _ = writeln!(input, "{name}={}", secret.expose());
             mask.add(secret);
         }
-        let program = Program::new(&self.agent).input(Secret::new(input));
-        if action == "off" {
+        let (program, input) = (Program::new(&self.agent), Secret::new(input));
+        let finished = if action == "off" {
             call.check()?;
-        }
-        Ok((program.run(&call.leash).await?, mask))
+            program.input(input).run(&call.leash).await?
+        } else {
+            let ready = self.standby().take().filter(|standby| standby.lasts(call.leash.limit));
+            match ready {
+                Some(standby) => standby.run(&input, &call.leash).await?,
+                None => program.input(input).run(&call.leash).await?,
+            }
+        };
+        Ok((finished, mask))
+    }
+
+    fn standby(&self) -> std::sync::MutexGuard<'_, Option<Standby>> {
+        // Nothing panics while holding it.
+        self.standby.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets an agent get ready for the next reading of an order. If it can't, the reading starts its own and says why.
+    fn get_ready(&self) {
+        let Rhythm { read_limit, poll, settle, .. } = self.facts.rhythm;
+        let until = Instant::now() + read_limit + settle.max(poll) + STANDBY_SLACK;
+        *self.standby() = Program::new(&self.agent).stand_by(until).ok();
     }
 
     /// Checks, once in a process's life, that the agent is what its configuration takes it for.
@@ -178,6 +208,9 @@ impl Device for FenceAgent {
         Box::pin(async {
             self.validate(call).await?;
             let (finished, mask) = self.ask("status", call).await?;
+            if !call.behind.target.is_empty() {
+                self.get_ready();
+            }
             let off = match finished.code {
                 Some(STATUS_ON) => false,
                 Some(STATUS_OFF) => true,
@@ -203,7 +236,15 @@ impl Device for FenceAgent {
         Box::pin(async {
             // An attested device is told before it is ever read: an option that the agent doesn't know could name another plug.
             self.validate(call).await?;
-            let (finished, mask) = self.ask("off", call).await?;
+            let mut asked = std::pin::pin!(self.ask("off", call));
+            let (finished, mask) = tokio::select! {
+                biased;
+                asked = &mut asked => asked?,
+                () = tokio::time::sleep(READY_AFTER) => {
+                    self.get_ready();
+                    asked.await?
+                }
+            };
             if finished.code == Some(0) {
                 return Ok(());
             }
@@ -214,6 +255,10 @@ impl Device for FenceAgent {
                 Trouble::Refused { because }
             })
         })
+    }
+
+    fn quiet(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { drop(self.standby().take()) })
     }
 
     fn preview(&self, act: Act) -> Vec<String> {

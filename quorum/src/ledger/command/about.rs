@@ -130,6 +130,14 @@ impl Command {
         }
     }
 
+    /// What the audit chain calls it: an act that changes nothing in the ledger says itself what it was.
+    pub fn action(&self) -> &str {
+        match self {
+            Self::Audit { action, .. } => action,
+            other => other.name(),
+        }
+    }
+
     /// The command's name as shown in traces and the audit.
     pub const fn name(&self) -> &'static str {
         match self {
