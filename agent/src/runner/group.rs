@@ -277,13 +277,18 @@ impl GroupRunner {
         }
     }
 
-    /// This host detached the others and ended before its copy said so. No write was answered in between, so its copy
-    /// has
+    /// This host owned the group last, and its end came between what its copy says and what the ledger says. Either it
+    /// detached the others and its copy doesn't say so yet; or it stopped for a move that left a copy behind, said that
+    /// of its own copy, and the ledger never counted the stop. No write was answered in between, so its copy has
     /// everything that the ledger counts on; the driver refuses unless the copy reigned under this very epoch.
     fn step_former(&mut self, duty: &FormerDuty, found: &Found, acts: &mut Vec<Act>) {
-        let is_one_behind = self.recorded.is_some_and(|recorded| recorded.0 + 1 == duty.generation.0);
-        if self.is_cleared(found, acts) && is_one_behind && !mutants::on("runner.stays_one_behind") {
-            self.order(Work::RecordGeneration { epoch: duty.epoch, generation: duty.generation }, acts);
+        let (epoch, generation) = (duty.epoch, duty.generation);
+        let is_one_behind = self.recorded.is_some_and(|recorded| recorded.0 + 1 == generation.0);
+        let is_one_ahead = self.recorded.is_some_and(|recorded| recorded.0 == generation.0 + 1);
+        let is_off = (is_one_behind && !mutants::on("runner.stays_one_behind"))
+            || (is_one_ahead && !mutants::on("runner.stays_one_ahead"));
+        if self.is_cleared(found, acts) && is_off {
+            self.order(Work::RecordGeneration { epoch, generation }, acts);
         }
     }
 
