@@ -29,6 +29,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use quorum::id::VoterId;
+use quorum::ledger::PlanKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
@@ -234,8 +235,12 @@ fn moved(asked: MoveAsked) -> Result<Move, ErrorDocument> {
         let next = "failover, switchover, failback or reprotect";
         return Err(ErrorDocument::new(Exit::Usage, "unknown-move", text, next));
     };
-    let MoveAsked { group, to: toward, reason, dry_run, .. } = asked;
-    Ok(Move { kind, group, toward, to: None, reason, dry_run })
+    let MoveAsked { group, to: toward, reason, dry_run, accept_loss, .. } = asked;
+    if accept_loss && kind != PlanKind::Failover {
+        let text = "only a failover can accept a loss";
+        return Err(ErrorDocument::new(Exit::Usage, "malformed-request", text, "leave --accept-loss out"));
+    }
+    Ok(Move { kind, group, toward, to: None, reason, dry_run, accept_loss })
 }
 
 /// A spec that isn't applied, with everything that is wrong with it.
