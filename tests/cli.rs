@@ -3,6 +3,8 @@
 //! No root, no namespace, no watchdog is needed: the host has no keeper, so it is never admitted and no group starts.
 //! What moves groups is shown by the lab (`tests/lab`) and the demonstration.
 
+#[path = "cli/fence.rs"]
+mod fence;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/lab.rs"]

@@ -23,13 +23,8 @@ fn read(path: &str) -> String {
 fn status() -> StatusDocument {
     let gate = || GateLine { state: "closed", because: "heard".into() };
     let gates = GatesLine { detect: gate(), declare: gate(), fence: gate(), activate: gate() };
-    let data = DataLine {
-        in_sync: vec!["a".into(), "b".into()],
-        generation: 1,
-        lag_ms: Some(5),
-        attested_ms_ago: None,
-        expected_loss_ms: Some(7),
-    };
+    let data =
+        DataLine { in_sync: vec!["a".into(), "b".into()], generation: 1, lag_ms: Some(5), attested_ms_ago: None };
     StatusDocument {
         api_version: 1,
         cluster: "demo".into(),

@@ -13,7 +13,7 @@ use crate::facts::{Binding, DeviceFacts, Ends, Proves};
 use crate::moment::Moment;
 use crate::mutants;
 use crate::name::{DeviceName, FeedName, GroupName, HostName, VolumeName};
-use crate::reading::{Access, Observed, Power, Reading};
+use crate::reading::{Access, Observed, Power, Reading, Standing};
 use crate::request::{AddressMove, FenceOrder};
 use crate::target::{Comparison, Target};
 use crate::trouble::Trouble;
@@ -90,7 +90,12 @@ pub enum Finding {
     /// These feeds of it are off.
     FeedsOff(BTreeSet<FeedName>),
     /// The VM of this group is off.
-    VmOff(GroupName),
+    VmOff {
+        /// The group.
+        group: GroupName,
+        /// Why it stays so, as far as the device says it: nothing it says could bring it back.
+        standing: Option<Standing>,
+    },
     /// It can't write to these volumes.
     Excluded(BTreeSet<VolumeName>),
     /// It can't be reached.
@@ -187,17 +192,25 @@ fn finding_of(facts: &DeviceFacts, reading: &Reading) -> Result<Finding, NotProo
     let is_off = match observed {
         Observed::Power(Power::Off) => true,
         Observed::Power(Power::Between(_)) => mutants::on("between-as-off"),
-        Observed::Power(Power::On) | Observed::Storage(_) | Observed::Isolated(_) | Observed::Note(_) => false,
+        Observed::Power(Power::On)
+        | Observed::Vm { .. }
+        | Observed::Storage(_)
+        | Observed::Isolated(_)
+        | Observed::Note(_) => false,
     };
     let off = |finding| match observed {
         Observed::Power(_) if is_off => Ok(finding),
         Observed::Power(_) => Err(NotProof::Otherwise(observed.clone())),
-        Observed::Storage(_) | Observed::Isolated(_) | Observed::Note(_) => Err(foreign()),
+        Observed::Vm { .. } | Observed::Storage(_) | Observed::Isolated(_) | Observed::Note(_) => Err(foreign()),
     };
     match (&facts.proves, observed) {
         (Proves::Machine, _) => off(Finding::MachineOff),
         (Proves::Feeds(feeds), _) => off(Finding::FeedsOff(feeds.clone())),
-        (Proves::Hypervisor(group), _) => off(Finding::VmOff(group.clone())),
+        (Proves::Hypervisor(group), Observed::Vm { standing, .. }) if observed.is_harmless() => {
+            Ok(Finding::VmOff { group: group.clone(), standing: Some(standing.clone()) })
+        }
+        (Proves::Hypervisor(_), Observed::Vm { .. }) => Err(NotProof::Otherwise(observed.clone())),
+        (Proves::Hypervisor(group), _) => off(Finding::VmOff { group: group.clone(), standing: None }),
         (Proves::Storage(wanted), Observed::Storage(volumes)) => {
             let excluded = |volume| volumes.get(volume) == Some(&Access::Excluded);
             if !wanted.is_empty() && wanted.iter().all(excluded) {
@@ -208,8 +221,10 @@ fn finding_of(facts: &DeviceFacts, reading: &Reading) -> Result<Finding, NotProo
         }
         (Proves::Network, Observed::Isolated(true)) => Ok(Finding::Isolated),
         (Proves::Network, Observed::Isolated(false)) => Err(NotProof::Otherwise(observed.clone())),
-        (Proves::Storage(_), Observed::Power(_) | Observed::Isolated(_) | Observed::Note(_))
-        | (Proves::Network, Observed::Power(_) | Observed::Storage(_) | Observed::Note(_)) => Err(foreign()),
+        (Proves::Storage(_), Observed::Power(_) | Observed::Vm { .. } | Observed::Isolated(_) | Observed::Note(_))
+        | (Proves::Network, Observed::Power(_) | Observed::Vm { .. } | Observed::Storage(_) | Observed::Note(_)) => {
+            Err(foreign())
+        }
         (Proves::Nothing(_), _) if mutants::on("accelerator-as-proof") => Ok(Finding::MachineOff),
         (Proves::Nothing(why) | Proves::Elsewhere(why), _) => Err(NotProof::NoEvidence(why)),
     }
@@ -389,7 +404,7 @@ pub fn foresee(
         let finding = match &facts.proves {
             Proves::Machine => Finding::MachineOff,
             Proves::Feeds(feeds) => Finding::FeedsOff(feeds.clone()),
-            Proves::Hypervisor(group) => Finding::VmOff(group.clone()),
+            Proves::Hypervisor(group) => Finding::VmOff { group: group.clone(), standing: None },
             Proves::Storage(volumes) => Finding::Excluded(volumes.clone()),
             Proves::Network => Finding::Isolated,
             Proves::Nothing(_) | Proves::Elsewhere(_) => return None,
@@ -415,7 +430,7 @@ fn conclude(order: &FenceOrder, target: &Target, findings: &Findings<'_>) -> Res
             Finding::MachineOff => return Ok((EvidenceKind::PoweredOff, Scope::Host)),
             Finding::FeedsOff(feeds) => feeds_off.get_or_insert_with(BTreeSet::new).extend(feeds.iter().cloned()),
             Finding::Excluded(names) => volumes.extend(names.iter().cloned()),
-            Finding::VmOff(group) => vm = Some(group.clone()),
+            Finding::VmOff { group, .. } => vm = Some(group.clone()),
             Finding::Isolated => {}
         }
     }

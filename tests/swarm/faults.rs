@@ -299,7 +299,6 @@ impl Fault {
                 toward: None,
                 to: None,
                 reason: "the swarm's".into(),
-                accept_loss: false,
                 dry_run: false,
             })
         };

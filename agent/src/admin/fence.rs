@@ -100,6 +100,8 @@ pub struct FenceTestAsked {
 pub struct FenceTestDocument {
     /// Version of this document.
     pub api_version: u32,
+    /// Which host read them.
+    pub seen_by: String,
     /// Every device that can be read was read well.
     pub is_good: bool,
     /// Device by device.
@@ -151,6 +153,12 @@ pub struct FenceAsked {
 pub struct FenceDryDocument {
     /// Version of this document.
     pub api_version: u32,
+    /// Which host says so.
+    pub seen_by: String,
+    /// Log index that it has applied.
+    pub index: u64,
+    /// Time since it last heard a leader.
+    pub as_of_ms: u64,
     /// The decision.
     pub decision: FenceDecision,
     /// Host by host, what its devices would be told; secrets masked.
@@ -162,6 +170,8 @@ pub struct FenceDryDocument {
 pub struct FenceHistoryDocument {
     /// Version of this document.
     pub api_version: u32,
+    /// Whose journal it is.
+    pub seen_by: String,
     /// The records.
     pub records: Vec<serde_json::Value>,
 }
@@ -193,7 +203,7 @@ pub(super) async fn test(state: &Served, body: Incoming) -> Result<Bytes, ErrorD
     }
     let tested: Vec<TestLine> = tested.into_iter().map(test_line).collect();
     let is_good = tested.iter().all(|line| line.trouble.is_none());
-    Ok(json(&FenceTestDocument { api_version: API_VERSION, is_good, tested }))
+    Ok(json(&FenceTestDocument { api_version: API_VERSION, seen_by: state.host.to_string(), is_good, tested }))
 }
 
 pub(super) async fn order(state: &Served, by: Person, asked: FenceAsked) -> Result<Bytes, ErrorDocument> {
@@ -210,8 +220,18 @@ pub(super) async fn order(state: &Served, by: Person, asked: FenceAsked) -> Resu
     let request = Request::Fence { scope: scope.clone(), act, reason, dry_run };
     match ask(&state.requests, by.clone(), request).await? {
         Told::FenceDecision(decision) => {
-            let hosts = if act == FenceAct::Run { dry_runs(state, by, &scope).await? } else { Vec::new() };
-            Ok(json(&FenceDryDocument { api_version: API_VERSION, decision: *decision, hosts }))
+            let Told::Fencing(view) = ask(&state.requests, by, Request::FenceStatus).await? else {
+                return Err(defect());
+            };
+            let hosts = if act == FenceAct::Run { dry_runs(state, &view, &scope) } else { Vec::new() };
+            Ok(json(&FenceDryDocument {
+                api_version: API_VERSION,
+                seen_by: view.seen_by.clone(),
+                index: view.index,
+                as_of_ms: view.as_of_ms,
+                decision: *decision,
+                hosts,
+            }))
         }
         other => signed(&state.host, other),
     }
@@ -226,8 +246,7 @@ fn name_of(scope: &Scope) -> Option<&str> {
 }
 
 /// What the devices of each host would be told. A host without devices has nothing to be told.
-async fn dry_runs(state: &Served, by: Person, scope: &Scope) -> Result<Vec<DryRun>, ErrorDocument> {
-    let Told::Fencing(view) = ask(&state.requests, by, Request::FenceStatus).await? else { return Err(defect()) };
+fn dry_runs(state: &Served, view: &FenceView, scope: &Scope) -> Vec<DryRun> {
     let is_meant = |name: &str, site: &str| match scope {
         Scope::Host(host) => host.as_str() == name,
         Scope::Site(wanted) => wanted.as_str() == site,
@@ -238,7 +257,7 @@ async fn dry_runs(state: &Served, by: Person, scope: &Scope) -> Result<Vec<DryRu
         let target = fencing::name::HostName::new(name).ok()?;
         state.fence.dry_run(&FenceOrder::new(target, 0, Stamp::default(), DRY_SPAN)).ok()
     };
-    Ok(meant.filter_map(|host| dry(&host.name)).collect())
+    meant.filter_map(|host| dry(&host.name)).collect()
 }
 
 pub(super) async fn history(state: &Served, query: Option<&str>) -> Result<Bytes, ErrorDocument> {
@@ -250,7 +269,7 @@ pub(super) async fn history(state: &Served, query: Option<&str>) -> Result<Bytes
         let next = "look at the folder `fencing` in the agent's data directory";
         ErrorDocument::new(Exit::Error, "journal-unreadable", format!("read the fencing journal: {error}"), next)
     })?;
-    Ok(json(&FenceHistoryDocument { api_version: API_VERSION, records }))
+    Ok(json(&FenceHistoryDocument { api_version: API_VERSION, seen_by: state.host.to_string(), records }))
 }
 
 fn level_line(outlook: Outlook) -> LevelLine {

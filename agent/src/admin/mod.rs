@@ -20,7 +20,6 @@ mod audit;
 mod events;
 mod explain;
 mod fence;
-pub mod kept;
 mod metrics;
 mod person;
 mod remote;

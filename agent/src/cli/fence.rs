@@ -306,11 +306,11 @@ fn test_text(document: &Value) -> String {
         let told = ["device", "kind", "shows", "identity"].map(|key| word(&line[key]));
         table.row(told.into_iter().chain([format!("{} ms", line["latency_ms"]), trouble]));
     }
-    table.to_string()
+    format!("read by {}\n\n{table}", word(&document["seen_by"]))
 }
 
 fn history_text(document: &Value) -> String {
-    let mut text = String::new();
+    let mut text = format!("journal of {}\n", word(&document["seen_by"]));
     for record in list(&document["records"]) {
         let at = record["wall_ms"].as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
         let at = at.map_or_else(|| "-".to_owned(), |at| at.to_string());
@@ -331,7 +331,12 @@ fn history_text(document: &Value) -> String {
 
 fn decision_text(document: &Value) -> String {
     let decision = &document["decision"];
-    let mut text = format!("{} of {}\n", word(&decision["act"]), word(&decision["target"]));
+    let (index, seen_by, old) = (&document["index"], word(&document["seen_by"]), age(&document["as_of_ms"]));
+    let mut text = format!(
+        "{} of {}   index {index}   seen by {seen_by}, {old} ago\n",
+        word(&decision["act"]),
+        word(&decision["target"])
+    );
     let mut line = |label: &str, told: String| {
         let _infallible = writeln!(text, "  {label:<20} {told}");
     };

@@ -77,7 +77,9 @@ impl Engine {
             }
             Err(Refusal::FenceTaskUnfinished { task, .. }) => {
                 // Called off already: whoever took it up is waited for.
-                if self.ledger.tasks().get(&task).is_none_or(|state| state.cancelled.is_some()) {
+                if self.ledger.tasks().get(&task).is_none_or(|state| state.cancelled.is_some())
+                    && !mutants::on("admit.calls_off_twice")
+                {
                     return;
                 }
                 let because = "the host speaks again, and evidence covers what it ran".to_owned();

@@ -265,9 +265,11 @@ impl Engine {
         let of = self.ledger.tasks().get(&task).map(|state| state.of.clone());
         let outcome = match fenced {
             Fenced::Proven(evidence) => {
-                match of.map(|of| super::fence_proof::translate(of, &evidence, &self.me.host)) {
+                match of.map(|of| super::fence_proof::translate(&of, &evidence, &self.me.host)) {
                     Some(Ok(evidence)) => {
-                        self.propose(Command::Evidence(evidence));
+                        for evidence in evidence {
+                            self.propose(Command::Evidence(evidence));
+                        }
                         FenceOutcome::Proven
                     }
                     Some(Err(because)) => FenceOutcome::Failed { because },

@@ -85,6 +85,14 @@ impl Engine {
 
     /// What the log says that concerns a chase.
     pub(super) fn fence_lead_on(&mut self, fact: &ledger::Event) {
+        // What the ledger didn't accept, or what leaves a group unproven, is no end of the search.
+        let is_enough = match fact {
+            ledger::Event::FenceTaskFinished { task, .. } => {
+                let task = self.ledger.tasks().get(task);
+                task.is_some_and(|task| self.proof_of(&task.of).is_some())
+            }
+            _ => false,
+        };
         let Some(leading) = &mut self.leading else { return };
         match fact {
             ledger::Event::FenceTaskStarted { task, executor } => {
@@ -96,7 +104,7 @@ impl Engine {
             ledger::Event::FenceTaskFinished { task, executor, outcome } => {
                 if let Some(chase) = leading.fencing.chases.get_mut(task) {
                     chase.asked.remove(executor);
-                    let proven = matches!(outcome, FenceOutcome::Proven);
+                    let proven = matches!(outcome, FenceOutcome::Proven) && is_enough;
                     chase.inbox.push(RelayInput::Concluded { host: fence_host(executor), proven });
                 }
             }

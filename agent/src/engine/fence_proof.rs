@@ -9,8 +9,8 @@ use super::core::Engine;
 use crate::policy::Mode;
 use fencing::EvidenceKind;
 use fencing::evidence::{Finding, Proven};
-use quorum::id::{DeviceName, HostName};
-use quorum::ledger::{self, Declare, Evidence, Incarnation, Observation, PowerReading};
+use quorum::id::{DeviceName, GroupName, HostName};
+use quorum::ledger::{self, Declare, Evidence, HypervisorReading, Incarnation, Observation, PowerReading};
 use std::time::Duration;
 
 /// A positive fence path must have been probed good within this to make a declaration eager.
@@ -18,27 +18,25 @@ const PROBED_WITHIN: Duration = Duration::from_secs(60);
 /// How often a device's state stands behind a [`Proven`].
 const READS: u32 = 2;
 
-/// The ledger's word for evidence that `observer` got about `of`.
+/// The ledger's word for evidence that `observer` got about `of`; for the VMs of several groups, one for each.
 ///
 /// # Errors
 /// What is missing for it, for people.
 pub(super) fn translate(
-    of: Incarnation,
+    of: &Incarnation,
     evidence: &fencing::Evidence,
     observer: &HostName,
-) -> Result<Evidence, String> {
+) -> Result<Vec<Evidence>, String> {
     if evidence.target().as_str() != of.host.as_str() || evidence.he() != of.he.0 {
         return Err(format!("the evidence is about {} he {}, not {of}", evidence.target(), evidence.he()));
     }
     let observed = match evidence.kind() {
         EvidenceKind::PoweredOff => {
             let readings: Result<Vec<PowerReading>, String> = evidence.seen().iter().map(power_reading).collect();
-            Observation::PoweredOff { readings: readings? }
+            vec![Observation::PoweredOff { readings: readings? }]
         }
         EvidenceKind::HypervisorOff => {
-            return Err("the hypervisor says that the VM is off; whether it is detached and won't start by itself, \
-                        which the ledger asks as well, this device doesn't observe"
-                .to_owned());
+            evidence.seen().iter().map(hypervisor_reading).collect::<Result<Vec<_>, String>>()?
         }
         EvidenceKind::StorageExcluded => {
             return Err("the host is excluded from its storage; by which command and on which paths, which the \
@@ -46,13 +44,38 @@ pub(super) fn translate(
                 .to_owned());
         }
     };
-    Ok(Evidence { of, observed, observer: observer.clone(), lab: evidence.is_lab() })
+    let lab = evidence.is_lab();
+    let about = |observed| Evidence { of: of.clone(), observed, observer: observer.clone(), lab };
+    Ok(observed.into_iter().map(about).collect())
+}
+
+fn hypervisor_reading(proof: &Proven) -> Result<Observation, String> {
+    let Finding::VmOff { group, standing } = proof.finding() else {
+        return Err(format!("{} doesn't read a VM", proof.device()));
+    };
+    let Some(standing) = standing else {
+        return Err(format!(
+            "{} says that the VM is off; whether it is detached and won't start by itself, which the ledger asks as \
+             well, it doesn't say",
+            proof.device()
+        ));
+    };
+    let reading = HypervisorReading {
+        source: standing.source.clone(),
+        reads: READS,
+        agent_contained: standing.agent_contained,
+        pending_starts: standing.pending_starts,
+        detached: standing.detached,
+        automatic_start_off: standing.automatic_start_off,
+    };
+    let group = GroupName::new(group.as_str()).map_err(|error| error.to_string())?;
+    Ok(Observation::HypervisorOff { group, reading })
 }
 
 fn power_reading(proof: &Proven) -> Result<PowerReading, String> {
     match proof.finding() {
         Finding::MachineOff | Finding::FeedsOff(_) => {}
-        Finding::VmOff(_) | Finding::Excluded(_) | Finding::Isolated => {
+        Finding::VmOff { .. } | Finding::Excluded(_) | Finding::Isolated => {
             return Err(format!("{} doesn't read power", proof.device()));
         }
     }
@@ -111,6 +134,10 @@ mod tests {
 
     /// What a BMC proves about tk-1 in admission `he`, by two readings `apart_us` apart.
     fn proven(he: u64, apart_us: u64, proves: &str) -> fencing::Evidence {
+        observed(he, apart_us, (proves, Observed::Power(Power::Off)))
+    }
+
+    fn observed(he: u64, apart_us: u64, (proves, observed): (&str, Observed)) -> fencing::Evidence {
         let table = format!("name = 'bmc'\nkind = 'command'\nprogram = '/bmc'\nwired = 'ops-1'\n{proves}");
         let device = fencing::device::build(table.parse().expect("TOML")).expect("a good device");
         let facts = device.facts();
@@ -121,7 +148,7 @@ mod tests {
         let reading = |asked, answered| Reading {
             asked: at(asked),
             answered: at(answered),
-            observed: Observed::Power(Power::Off),
+            observed: observed.clone(),
             identity: ReportedIdentity::none(),
             lab: true,
         };
@@ -135,9 +162,11 @@ mod tests {
     #[test]
     fn two_readings_become_the_ledgers_word_with_the_time_between_them() {
         let observer = HostName::new("os-1").expect("a name");
-        let evidence = translate(of(7), &proven(7, 1_234_567, ""), &observer).expect("powered off");
+        let [evidence] = &translate(&of(7), &proven(7, 1_234_567, ""), &observer).expect("powered off")[..] else {
+            panic!("one piece of evidence")
+        };
         assert!(evidence.lab && evidence.of == of(7) && evidence.observer == observer);
-        let Observation::PoweredOff { readings } = evidence.observed else { panic!("{evidence:?}") };
+        let Observation::PoweredOff { readings } = &evidence.observed else { panic!("{evidence:?}") };
         let apart = Duration::from_micros(1_234_567);
         assert_eq!((readings.len(), readings[0].reads, readings[0].apart), (1, 2, apart));
     }
@@ -145,14 +174,32 @@ mod tests {
     #[test]
     fn evidence_about_another_admission_is_no_evidence() {
         let observer = HostName::new("os-1").expect("a name");
-        assert!(translate(of(8), &proven(7, 1_500_000, ""), &observer).is_err());
+        assert!(translate(&of(8), &proven(7, 1_500_000, ""), &observer).is_err());
     }
 
     #[test]
     fn what_a_device_did_not_observe_is_not_claimed_for_it() {
         let observer = HostName::new("os-1").expect("a name");
         let vm = proven(7, 1_500_000, "proves = 'hypervisor'\ngroup = 'erp'");
-        let because = translate(of(7), &vm, &observer).expect_err("nobody saw it detached");
+        let because = translate(&of(7), &vm, &observer).expect_err("nobody saw it detached");
         assert!(because.contains("detached"), "{because}");
+    }
+
+    #[test]
+    fn a_vm_that_is_off_and_stays_so_is_told_with_everything_that_was_read() {
+        let observer = HostName::new("os-1").expect("a name");
+        let standing = fencing::reading::Standing {
+            source: "vc-1".into(),
+            agent_contained: true,
+            pending_starts: 0,
+            detached: true,
+            automatic_start_off: true,
+        };
+        let sight = Observed::Vm { power: Power::Off, standing };
+        let vm = observed(7, 1_500_000, ("proves = 'hypervisor'\ngroup = 'erp'", sight));
+        let [evidence] = &translate(&of(7), &vm, &observer).expect("evidence")[..] else { panic!("one") };
+        let Observation::HypervisorOff { group, reading } = &evidence.observed else { panic!("{evidence:?}") };
+        assert_eq!((group.as_str(), reading.source.as_str(), reading.reads), ("erp", "vc-1", 2));
+        assert!(reading.agent_contained && reading.detached && reading.automatic_start_off);
     }
 }

@@ -36,7 +36,6 @@ mod operator;
 mod orders;
 mod proposals;
 mod status;
-mod tail;
 mod voter;
 
 pub use self::core::{Engine, Identity, Now, Setup};

@@ -13,7 +13,7 @@ use fencing::facts::Proves;
 use fencing::moment::Moment;
 use fencing::name::DeviceName;
 use fencing::plan::Plan;
-use fencing::reading::{Observed, Power, Reading};
+use fencing::reading::{Observed, Power, Reading, Standing};
 use fencing::session::{self, Act, Answer, CallId, Session};
 use fencing::target::ReportedIdentity;
 use fencing::topology::Topology;
@@ -63,6 +63,8 @@ pub struct FenceBench {
     reading: BTreeSet<(HostName, u64)>,
     /// Executor and target between which the management network is cut.
     pub cut: BTreeSet<(HostName, HostName)>,
+    /// What hypervisors say of whether a VM that is off stays so.
+    pub standing: Standing,
     /// Processors that take an order and don't carry it out.
     pub stubborn: BTreeSet<HostName>,
 }
@@ -201,7 +203,11 @@ impl World {
             (Act::Read, Some(target)) => {
                 let (asked, answered) = (self.fence_moment(), self.fence_moment());
                 let power = if self.hosts[&target].is_powered() { Power::On } else { Power::Off };
-                let observed = Observed::Power(power);
+                let proves = self.fences.topology.devices().get(device).map(|facts| &facts.proves);
+                let observed = match proves {
+                    Some(Proves::Hypervisor(_)) => Observed::Vm { power, standing: self.fences.standing.clone() },
+                    _ => Observed::Power(power),
+                };
                 Answer::Read(Ok(Reading { asked, answered, observed, identity: ReportedIdentity::none(), lab: false }))
             }
             (Act::Off, Some(target)) => {

@@ -8,7 +8,7 @@ use super::{BoxFuture, Call, Device, Kind, SETTLE_MIN, Sight, rhythm};
 use crate::facts::{DeviceFacts, Proves};
 use crate::params::{Key, PROVES_KEYS, Params};
 use crate::process::{Finished, Program};
-use crate::reading::{Observed, Power};
+use crate::reading::{Observed, Power, Standing};
 use crate::secret::{Mask, Secret, SecretRef};
 use crate::session::Act;
 use crate::target::{MachineUuid, ReportedIdentity};
@@ -87,6 +87,7 @@ struct Reply {
     api_version: u32,
     power: Option<String>,
     isolated: Option<bool>,
+    vm: Option<Standing>,
     #[serde(default)]
     accepted: bool,
     #[serde(default)]
@@ -194,6 +195,14 @@ impl ReplyError {
     }
 }
 
+fn power(word: &str) -> Power {
+    match word {
+        "off" => Power::Off,
+        "on" => Power::On,
+        other => Power::Between(Mask::default().hide(other)),
+    }
+}
+
 impl Device for Command {
     fn facts(&self) -> &DeviceFacts {
         &self.facts
@@ -206,9 +215,14 @@ impl Device for Command {
             let observed = match (&self.facts.proves, reply.power.as_deref(), reply.isolated) {
                 (Proves::Network, None, Some(isolated)) => Observed::Isolated(isolated),
                 (Proves::Network, _, _) => return Err(garbled("it must say `isolated`, and nothing of power")),
-                (_, Some("off"), None) => Observed::Power(Power::Off),
-                (_, Some("on"), None) => Observed::Power(Power::On),
-                (_, Some(other), None) => Observed::Power(Power::Between(Mask::default().hide(other))),
+                (Proves::Hypervisor(_), Some(word), None) => match reply.vm {
+                    None => Observed::Power(power(word)),
+                    Some(standing) => {
+                        let source = Mask::default().hide(&standing.source);
+                        Observed::Vm { power: power(word), standing: Standing { source, ..standing } }
+                    }
+                },
+                (_, Some(word), None) => Observed::Power(power(word)),
                 (_, _, _) => return Err(garbled("it must say `power`, and nothing of isolation")),
             };
             let uuid = reply.identity.uuid.as_deref().map(MachineUuid::parse).transpose();

@@ -362,7 +362,7 @@ impl Run {
             assert!(off_reads.len() >= 2 && span >= ms(1_000), "{device}: off wasn't read twice, a settle time apart");
             assert!(!self.truth.is_on(device, common), "{device}: on at the moment that the proof is about");
             match proof.finding() {
-                Finding::MachineOff | Finding::VmOff(_) => machine = true,
+                Finding::MachineOff | Finding::VmOff { .. } => machine = true,
                 Finding::FeedsOff(feeds) => feeds_off.extend(feeds.iter().cloned()),
                 Finding::Excluded(_) => writes = true,
                 Finding::Isolated => service = true,

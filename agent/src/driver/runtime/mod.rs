@@ -13,7 +13,6 @@ mod audit;
 mod journal;
 mod keeper;
 mod measure;
-mod notify;
 mod peers;
 mod start;
 mod step;

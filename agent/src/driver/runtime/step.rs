@@ -15,6 +15,7 @@ use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Repor
 use crate::event::Event;
 use crate::heartbeat;
 use crate::metrics::Metrics;
+use crate::replication::resync::kept::KeptStore;
 use quorum::id::{GroupName, TaskId};
 use quorum::replica::Write;
 use quorum::storage::Persisted;
@@ -130,7 +131,7 @@ impl Loop {
             address: self.config.listen[0].ip(),
             peers: peers.filter_map(|peer| Some((peer.host.clone(), peer.addresses.first()?.ip()))).collect(),
             transport: self.transport.clone(),
-            kept: crate::admin::kept::store(&self.config.data_dir),
+            kept: KeptStore::new(self.config.data_dir.join("kept")),
             spec: None,
         }
     }
