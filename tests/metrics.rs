@@ -23,8 +23,13 @@ fn read(path: &str) -> String {
 fn status() -> StatusDocument {
     let gate = || GateLine { state: "closed", because: "heard".into() };
     let gates = GatesLine { detect: gate(), declare: gate(), fence: gate(), activate: gate() };
-    let data =
-        DataLine { in_sync: vec!["a".into(), "b".into()], generation: 1, lag_ms: Some(5), attested_ms_ago: None };
+    let data = DataLine {
+        in_sync: vec!["a".into(), "b".into()],
+        generation: 1,
+        lag_ms: Some(5),
+        attested_ms_ago: None,
+        expected_loss_ms: Some(7),
+    };
     StatusDocument {
         api_version: 1,
         cluster: "demo".into(),

@@ -78,6 +78,7 @@ fn request(line: &str) -> (String, Vec<u8>) {
             to: None,
             reason: reason(),
             dry_run: true,
+            accept_loss: false,
         }),
         "/v1/fence/test" => Ok(b"{}".to_vec()),
         "/v1/fence/order" => serde_json::to_vec(&FenceAsked {

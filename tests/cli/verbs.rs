@@ -5,7 +5,7 @@ use super::schema;
 use std::collections::BTreeSet;
 
 /// What is asked of the local agent, the schema of the answer, and the exit status.
-const ASKED: [(&str, i32, &[&str]); 26] = [
+const ASKED: [(&str, i32, &[&str]); 31] = [
     ("status", 0, &["status"]),
     ("quorum-status", 0, &["quorum", "status"]),
     ("explain", 0, &["explain", "site", "tokyo"]),
@@ -32,11 +32,17 @@ const ASKED: [(&str, i32, &[&str]); 26] = [
     ("error", 3, &["failover", "nothing"]),
     ("audit", 0, &["audit", "show"]),
     ("audit", 0, &["audit", "verify"]),
+    ("error", 1, &["kept", "show", "nothing"]),
+    ("error", 1, &["kept", "delete", "nothing"]),
+    ("kept", 0, &["kept", "list"]),
+    ("kept", 0, &["kept", "show", "erp-root"]),
+    ("kept", 0, &["kept", "delete", "erp-root"]),
 ];
 
 #[test]
 fn every_verb_answers_by_its_schema() {
     let lab = Lab::start();
+    keep(&lab);
     let mut seen = BTreeSet::new();
     let mut complaints = Vec::new();
     for (name, exit, args) in ASKED {
@@ -59,6 +65,19 @@ fn every_verb_answers_by_its_schema() {
     let missing: Vec<String> =
         schema::names().into_iter().filter(|name| !seen.contains(name) && !elsewhere.contains(name)).collect();
     assert!(missing.is_empty(), "no real output was held against {missing:?}");
+}
+
+/// What a resync would have kept of an old side.
+fn keep(lab: &Lab) {
+    let set = lab.path("data/kept/erp-root");
+    std::fs::create_dir_all(&set).expect("a folder");
+    let origin =
+        r#"{"group":"erp","volume":"root","host":"tk-1","generation":3,"replaced_under":4,"volume_bytes":4096}"#;
+    let file = format!(r#"{{"version":1,"begun_unix_s":1,"origin":{origin}}}"#);
+    std::fs::write(set.join("set.json"), file).expect("written");
+    for name in ["data", "chunks"] {
+        std::fs::write(set.join(name), b"").expect("written");
+    }
 }
 
 /// The verbs that work on files.

@@ -299,6 +299,7 @@ impl Fault {
                 toward: None,
                 to: None,
                 reason: "the swarm's".into(),
+                accept_loss: false,
                 dry_run: false,
             })
         };

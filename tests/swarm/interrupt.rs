@@ -66,8 +66,15 @@ fn begin(world: &mut World, kind: PlanKind) {
         PlanKind::Failover => world.power_off(&host("tk-1")),
         PlanKind::Switchover => {
             let leader = world.leader().cloned().expect("a leader");
-            let wanted =
-                Move { kind, group: group("erp"), toward: None, to: None, reason: "a test".into(), dry_run: false };
+            let wanted = Move {
+                kind,
+                group: group("erp"),
+                toward: None,
+                to: None,
+                reason: "a test".into(),
+                dry_run: false,
+                accept_loss: false,
+            };
             world.ask(&leader, Request::Move(wanted));
         }
         PlanKind::Failback => {

@@ -66,7 +66,8 @@ fn every_planted_fault_is_noticed_by_the_invariant_that_it_breaks() {
 /// Seeds that failed before a guard was there fail again without it.
 #[test]
 fn a_known_seed_fails_again_without_the_guard_that_it_led_to() {
-    for (seed, fault, expected) in [(5891, "replica.withholds_votes", "stuck")] {
+    let seeds = [(5891, "replica.withholds_votes", "stuck"), (5648, "runner.stays_one_ahead", "stuck")];
+    for (seed, fault, expected) in seeds {
         let _planted = quorum::mutants::plant(fault);
         let failure = run(seed, false).verdict.expect_err(fault);
         assert_eq!(what(&failure), expected, "{fault}: {failure}");

@@ -41,6 +41,9 @@ pub struct MoveAsked {
     /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,
+    /// Of a failover: accept the loss of what the target's copy lacks.
+    #[serde(default)]
+    pub accept_loss: bool,
 }
 
 /// Body of `POST /v1/order`.

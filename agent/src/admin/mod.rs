@@ -20,6 +20,7 @@ mod audit;
 mod events;
 mod explain;
 mod fence;
+pub mod kept;
 mod metrics;
 mod person;
 mod remote;

@@ -38,6 +38,9 @@ pub(super) enum Call {
     Move,
     Order,
     Transfer,
+    KeptSets,
+    KeptSet,
+    KeptDelete,
 }
 
 /// A request's method, its path (`*` stands for one part), and who may make it.
@@ -57,7 +60,7 @@ const fn post(path: &'static str, least: Role, call: Call) -> Route {
 }
 
 /// The whole API.
-pub(super) const ROUTES: [Route; 17] = [
+pub(super) const ROUTES: [Route; 20] = [
     get("/v1/status", Call::Status),
     get("/v1/timing", Call::Timing),
     get("/v1/plans", Call::Plans),
@@ -78,11 +81,15 @@ pub(super) const ROUTES: [Route; 17] = [
     // The least of all orders; `order_needs` says what each takes.
     post("/v1/order", Role::Operator, Call::Order),
     post("/v1/transfer/*", Role::Admin, Call::Transfer),
+    get("/v1/kept", Call::KeptSets),
+    get("/v1/kept/*", Call::KeptSet),
+    // It may be the only copy of what somebody was promised to be stored.
+    post("/v1/kept/*/delete", Role::Admin, Call::KeptDelete),
 ];
 
 /// The route of a request, with the parts that its stars stand for.
 pub(super) fn find<'p>(method: &Method, path: &'p str) -> Option<(&'static Route, Vec<&'p str>)> {
-    static TABLE: [Route; 17] = ROUTES;
+    static TABLE: [Route; 20] = ROUTES;
     let asked: Vec<&str> = path.trim_matches('/').split('/').collect();
     TABLE.iter().filter(|route| route.method == *method).find_map(|route| {
         let pattern: Vec<&str> = route.path.trim_matches('/').split('/').collect();

@@ -14,6 +14,8 @@
 //! POST /v1/move                  MoveAsked  -> DoneDocument
 //! POST /v1/order                 OrderAsked -> DoneDocument
 //! POST /v1/transfer/HOST         DoneDocument
+//! GET  /v1/kept[/ID]             KeptDocument    what was kept of an old side on this host
+//! POST /v1/kept/ID/delete        KeptDocument
 //! ```
 //! Errors are ErrorDocuments. Who may ask what: [`super::roles`].
 
@@ -27,6 +29,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use quorum::id::VoterId;
+use quorum::ledger::PlanKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
@@ -96,10 +99,10 @@ impl Question<'_> {
             Call::Timing => self.ask(Request::Timing).await,
             Call::Plans => self.ask(Request::Plans).await,
             Call::Spec => self.ask(Request::Spec).await,
-            Call::Revisions => self.read_only(super::revisions::list).await,
+            Call::Revisions => self.on_disk(super::revisions::list).await,
             Call::Revision => {
                 let number = self.stars[0].to_owned();
-                self.read_only(move |dir| super::revisions::one(dir, &number)).await
+                self.on_disk(move |dir| super::revisions::one(dir, &number)).await
             }
             Call::Explain => self.explain().await,
             Call::Events => self.events().await,
@@ -112,6 +115,15 @@ impl Question<'_> {
             Call::Move => self.start_move().await,
             Call::Order => self.order().await,
             Call::Transfer => self.transfer().await,
+            Call::KeptSets => self.on_disk(|dir| super::kept::look(dir, None)).await,
+            Call::KeptSet => {
+                let id = self.stars[0].to_owned();
+                self.on_disk(move |dir| super::kept::look(dir, Some(&id))).await
+            }
+            Call::KeptDelete => {
+                let (id, by) = (self.stars[0].to_owned(), self.caller.person.name.clone());
+                self.on_disk(move |dir| super::kept::delete(dir, &id, &by)).await
+            }
         }
     }
 
@@ -128,8 +140,8 @@ impl Question<'_> {
         self.told_as(self.told(request).await?)
     }
 
-    /// Reads the agent's folder on a thread that may block.
-    async fn read_only<T, F>(&self, read: F) -> Result<Bytes, ErrorDocument>
+    /// Works in the agent's folder on a thread that may block.
+    async fn on_disk<T, F>(&self, read: F) -> Result<Bytes, ErrorDocument>
     where
         T: Serialize + Send + 'static,
         F: FnOnce(&std::path::Path) -> Result<T, ErrorDocument> + Send + 'static,
@@ -207,13 +219,13 @@ impl Question<'_> {
             let next = "leave it out to read from the beginning";
             return Err(ErrorDocument::new(Exit::Usage, "malformed-request", text, next));
         };
-        self.read_only(move |dir| super::events::read(dir, after)).await
+        self.on_disk(move |dir| super::events::read(dir, after)).await
     }
 
     /// The chain's end first: what the file lacks of it is missing, what it has beyond it came later.
     async fn audit(&self) -> Result<Bytes, ErrorDocument> {
         let Told::Chain(chain) = self.told(Request::Chain).await? else { return Err(defect()) };
-        self.read_only(move |dir| super::audit::read(dir, &chain)).await
+        self.on_disk(move |dir| super::audit::read(dir, &chain)).await
     }
 }
 
@@ -223,8 +235,12 @@ fn moved(asked: MoveAsked) -> Result<Move, ErrorDocument> {
         let next = "failover, switchover, failback or reprotect";
         return Err(ErrorDocument::new(Exit::Usage, "unknown-move", text, next));
     };
-    let MoveAsked { group, to: toward, reason, dry_run, .. } = asked;
-    Ok(Move { kind, group, toward, to: None, reason, dry_run })
+    let MoveAsked { group, to: toward, reason, dry_run, accept_loss, .. } = asked;
+    if accept_loss && kind != PlanKind::Failover {
+        let text = "only a failover can accept a loss";
+        return Err(ErrorDocument::new(Exit::Usage, "malformed-request", text, "leave --accept-loss out"));
+    }
+    Ok(Move { kind, group, toward, to: None, reason, dry_run, accept_loss })
 }
 
 /// A spec that isn't applied, with everything that is wrong with it.

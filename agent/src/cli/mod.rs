@@ -16,6 +16,7 @@ mod failure;
 mod fence;
 mod join;
 mod journal;
+mod kept;
 mod look;
 mod moves;
 mod options;
@@ -89,6 +90,9 @@ enum Verb {
     /// Life of groups
     #[command(subcommand)]
     Group(orders::GroupVerb),
+    /// What an old side had and the new one hasn't, kept before it was overwritten
+    #[command(subcommand)]
+    Kept(kept::KeptVerb),
     /// Put a cluster spec into force
     Apply(apply::ApplyArgs),
     /// Configuration: check files, show what is in force, go back
@@ -206,6 +210,7 @@ fn run(verb: Verb) -> Result<Outcome, Failure> {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Bundle(args) => bundle::run(&args),
         Verb::Quorum(verb) => look::quorum(&verb),
+        Verb::Kept(verb) => verb.run(),
         Verb::Host(orders::HostVerb::Remove { name, given }) => given.order(Order::RemoveHost { host: name }),
         Verb::Group(orders::GroupVerb::Remove { name, given }) => given.order(Order::RemoveGroup { group: name }),
         Verb::Man { dir } => man(&dir),

@@ -27,6 +27,9 @@ pub(super) struct MoveArgs {
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
+    /// Failover: accept the loss of what the target's copy lacks; recorded with the reason
+    #[arg(long, conflicts_with = "dry_run")]
+    accept_loss: bool,
     /// Wait until the plan has ended
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
@@ -85,6 +88,7 @@ fn one(kind: PlanKind, group: &GroupName, args: &MoveArgs) -> Result<(DoneDocume
         to: args.to.clone(),
         reason: args.why.reason.clone(),
         dry_run: args.dry_run,
+        accept_loss: args.accept_loss,
     };
     let answer = client::post(&args.reach, "/v1/move", &asked)?;
     let done: DoneDocument = serde_json::from_value(answer)

@@ -33,6 +33,17 @@ pub struct AgentConfig {
     pub voter: Option<VoterConfig>,
     /// Whom to reach until the cluster spec says more.
     pub peers: Vec<PeerConfig>,
+    /// Who is told of what needs a person's attention.
+    pub notify: Option<NotifyConfig>,
+}
+
+/// How people are told.
+#[derive(Clone, Debug, Default)]
+pub struct NotifyConfig {
+    /// A program that is called for each item (`examples/adapters/README.md`).
+    pub command: Option<String>,
+    /// An `http://` address to which each item is posted.
+    pub webhook: Option<String>,
 }
 
 /// Certificate files in PEM.
@@ -138,11 +149,22 @@ impl AgentConfig {
             let voter = peer.number("voter").map(VoterId);
             Some(PeerConfig { host: host?, site: site?, addresses, voter })
         });
+        let notify = root.table("notify", |notify| {
+            let (command, webhook) = (notify.text("command"), notify.text("webhook"));
+            if command.is_none() && webhook.is_none() {
+                notify.problem("command", "is missing", "name a program, or a `webhook`");
+            }
+            if webhook.as_ref().is_some_and(|address: &String| !address.starts_with("http://")) {
+                notify.problem("webhook", "isn't an http:// address", "use a relay on this host, or a `command`");
+            }
+            NotifyConfig { command, webhook }
+        });
         let admin = root.table("admin", |admin| admin.required("listen"));
         let (listen, metrics) = network?;
         let (cluster, host, site, tls) = (cluster?.to_string(), host?, site?, tls??);
         let (keeper, voter, admin) = (keeper.flatten(), voter.flatten(), admin.flatten());
-        let config = Self { cluster, host, site, data_dir, run_dir, listen, metrics, admin, tls, keeper, voter, peers };
+        let config =
+            Self { cluster, host, site, data_dir, run_dir, listen, metrics, admin, tls, keeper, voter, peers, notify };
         config.check(root);
         Some(config)
     }

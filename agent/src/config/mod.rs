@@ -16,7 +16,7 @@ mod nearest;
 mod reader;
 mod spec_file;
 
-pub use agent_file::{AgentConfig, KeeperConfig, PeerConfig, TlsFiles, VoterConfig};
+pub use agent_file::{AgentConfig, KeeperConfig, NotifyConfig, PeerConfig, TlsFiles, VoterConfig};
 pub use check::{Checked, check_spec};
 pub use convert::{ledger_spec, timing_of};
 pub use fence::{fencing_config, switches_within};

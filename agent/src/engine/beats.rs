@@ -114,7 +114,7 @@ impl Engine {
     }
 
     fn next_lag(&mut self) -> Option<GroupLag> {
-        self.local.next_lag()
+        self.local.next_lag(self.now.moment)
     }
 
     pub(super) fn lease_left_ms(&self) -> u32 {
@@ -149,6 +149,9 @@ impl Engine {
         let is_stranger = !self.roster().contains_key(&from);
         if is_stranger || !is_news {
             return;
+        }
+        if let Some(lag) = &beat.lag {
+            self.on_lag(&from, lag, received);
         }
         self.heard.insert(from, LastBeat { beat, at: received });
     }

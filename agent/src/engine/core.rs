@@ -2,6 +2,7 @@
 
 use super::effect::Effect;
 use super::fence::FenceDuty;
+use super::groups::DataSeen;
 use super::input::{Input, KeeperPage};
 use super::keeper::KeeperSide;
 use super::leader::Leading;
@@ -95,6 +96,7 @@ pub struct Engine {
     pub(super) leading: Option<Leading>,
     pub(super) links: BTreeMap<HostName, bool>,
     pub(super) fence: FenceDuty,
+    pub(super) data_seen: DataSeen,
 }
 
 impl Engine {
@@ -129,6 +131,7 @@ impl Engine {
             leading: None,
             links: BTreeMap::new(),
             fence: FenceDuty::default(),
+            data_seen: DataSeen::default(),
             seeds: setup.peers,
             me: setup.identity,
             ledger,
@@ -176,6 +179,7 @@ impl Engine {
         self.fence_duties();
         self.keep_lease();
         self.run_groups();
+        self.progress_acceptances();
         self.answer_late();
         self.send_proposals();
         self.drain_raft();
@@ -190,6 +194,7 @@ impl Engine {
         moments.push(self.leading.as_ref().and_then(Leading::deadline));
         moments.push(self.following.deadline());
         moments.push(self.fence.deadline());
+        moments.push(self.data_seen.deadline());
         // Whatever was due has just been tried: what is still due waits for something else, and spinning won't bring it.
         let now = self.now.moment;
         let later = |at: Moment| if now.either_reached(at) { now.plus(WAITS_FOR_OTHERS) } else { at };

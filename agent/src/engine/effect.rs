@@ -168,6 +168,8 @@ pub enum Work {
         epoch: Epoch,
         /// How long the workload may take.
         patience: Duration,
+        /// A copy for which no write waits: it is brought up to date, and writes wait for it, before the stop.
+        drain_to: Option<HostName>,
     },
     /// Kill whatever is here.
     Kill,
@@ -191,6 +193,8 @@ pub enum Work {
         standby: HostName,
         /// The ledger counts it as in sync: writes that wait for it may only be let go by a committed detachment.
         counts: bool,
+        /// Writes wait until the copy has them, of every volume.
+        waits: bool,
     },
     /// The detachment is committed: answer the writes that wait, and mirror no more.
     ReleaseWrites {

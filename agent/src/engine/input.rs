@@ -215,8 +215,8 @@ pub enum Sight {
     },
     /// How far the standby is behind.
     Lag {
-        /// Age of the oldest write that it doesn't have.
-        behind: Duration,
+        /// Age of the oldest write that it doesn't have; none while that was never seen.
+        behind: Option<Duration>,
         /// How many bytes.
         bytes: u64,
     },

@@ -51,6 +51,8 @@ pub(super) struct Leading {
     pub(super) copies: BTreeMap<(GroupName, HostName), CopyAnswer>,
     pub(super) asked: BTreeMap<(GroupName, HostName), Moment>,
     pub(super) told: BTreeMap<HostName, String>,
+    /// Why a group's data doesn't let it be activated.
+    pub(super) gate_told: BTreeMap<GroupName, String>,
     pub(super) not_admitted: BTreeMap<HostName, String>,
     /// Since when a host has been healthy, for failback.
     pub(super) healthy: BTreeMap<HostName, Moment>,
@@ -83,6 +85,7 @@ impl Leading {
             copies: BTreeMap::new(),
             asked: BTreeMap::new(),
             told: BTreeMap::new(),
+            gate_told: BTreeMap::new(),
             not_admitted: BTreeMap::new(),
             healthy: BTreeMap::new(),
             protected: BTreeMap::new(),

@@ -2,6 +2,7 @@
 
 use super::core::Engine;
 use super::effect::{Effect, Work, WorkId};
+use super::groups::is_following;
 use super::input::{Report, Resync, Sight};
 use super::message::Challenge;
 use crate::event::Event;
@@ -19,10 +20,14 @@ use std::time::Duration;
 /// How long a workload may take to stop by itself in a planned move.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A measured lag that isn't committed within this is measured anew.
+const ATTEST_WITHIN: Duration = Duration::from_secs(1);
+
 /// The runners and what belongs to them.
 pub(super) struct Local {
     pub(super) runners: BTreeMap<GroupName, GroupRunner>,
-    pub(super) lags: BTreeMap<GroupName, GroupLag>,
+    /// How far each group's standby was behind, and when that was seen.
+    lags: BTreeMap<GroupName, (GroupLag, Moment)>,
     /// A challenge that waits for everything here to be looked at, and who asked.
     pub(super) challenge: Option<(HostName, Challenge)>,
     /// Who asked for a group's copy and waits until it is looked at.
@@ -52,13 +57,21 @@ impl Local {
     }
 
     /// The groups take turns in the beats.
-    pub(super) fn next_lag(&mut self) -> Option<GroupLag> {
+    pub(super) fn next_lag(&mut self, now: Moment) -> Option<GroupLag> {
         let count = self.lags.len();
         if count == 0 {
             return None;
         }
         self.turn = (self.turn + 1) % count;
-        self.lags.values().nth(self.turn).cloned()
+        let group = self.lags.keys().nth(self.turn)?.clone();
+        self.lag_of(&group, now)
+    }
+
+    /// How far a group's standby is behind: what isn't looked at grows older.
+    pub(super) fn lag_of(&self, group: &GroupName, now: Moment) -> Option<GroupLag> {
+        let (lag, seen) = self.lags.get(group)?;
+        let age = u32::try_from(now.held_since(*seen).as_millis()).unwrap_or(u32::MAX);
+        Some(GroupLag { lag_ms: lag.lag_ms.saturating_add(age), ..lag.clone() })
     }
 
     pub(super) fn runner(&mut self, group: &GroupName) -> &mut GroupRunner {
@@ -90,10 +103,10 @@ impl Engine {
     }
 
     pub(super) fn on_sight(&mut self, group: &GroupName, sight: &Sight) {
-        if let Sight::Lag { behind, bytes } = sight {
+        if let Sight::Lag { behind: Some(behind), bytes } = sight {
             let lag_ms = u32::try_from(behind.as_millis()).unwrap_or(u32::MAX);
             let lag = GroupLag { group: group.clone(), lag_ms, lag_bytes: *bytes };
-            self.local.lags.insert(group.clone(), lag);
+            self.local.lags.insert(group.clone(), (lag, self.now.moment));
         }
         if let Sight::Kept { id, bytes } = sight {
             self.event(Event::DataKept { group: group.clone(), id: id.clone(), bytes: *bytes });
@@ -185,7 +198,8 @@ impl Engine {
             Some(ticket) if ticket.state == TicketState::Granted => Duty::None,
             Some(ticket) => match self.standby_of(group, state) {
                 Some(standby) if standby == self.me.host && ticket.of.host != self.me.host => {
-                    let in_sync = state.in_sync.contains(&self.me.host).then_some(state.generation);
+                    let is_whole = state.in_sync.contains(&self.me.host) || is_following(state, &self.me.host);
+                    let in_sync = is_whole.then_some(state.generation);
                     Duty::Standby(StandbyDuty { epoch: ticket.epoch, owner: ticket.of.host.clone(), in_sync })
                 }
                 _ => Duty::None,
@@ -212,9 +226,14 @@ impl Engine {
     /// The host whose copy follows the owner's: the one that a reprotection names, or that is in sync.
     pub(super) fn standby_of(&self, group: &GroupName, state: &GroupState) -> Option<HostName> {
         let plan = self.ledger.open_plan(group).filter(|plan| plan.plan.kind == PlanKind::Reprotect);
+        if self.ledger.group_spec(group).is_none_or(|spec| spec.volumes.is_empty()) {
+            return None;
+        }
         let owner = state.ticket.as_ref().map(|ticket| &ticket.of.host);
+        let follower = || state.copies.keys().find(|host| Some(*host) != owner && is_following(state, host));
         plan.and_then(|plan| plan.plan.to.clone())
             .or_else(|| state.in_sync.iter().find(|host| Some(*host) != owner).cloned())
+            .or_else(|| follower().cloned())
     }
 
     fn owner_duty(&self, group: &GroupName, state: &GroupState, me: &Incarnation) -> Duty {
@@ -223,7 +242,9 @@ impl Engine {
         let spec = self.ledger.group_spec(group);
         let is_own =
             |host: &HostName| *host == self.me.host || spec.is_some_and(|spec| spec.is_same_copy(&self.me.host, host));
-        let others = state.in_sync.iter().filter(|host| !is_own(host));
+        // Without volumes there is nothing that another host could have or lack.
+        let has_data = spec.is_none_or(|spec| !spec.volumes.is_empty());
+        let others = state.in_sync.iter().filter(|host| has_data && !is_own(host));
         Duty::Owner(OwnerDuty {
             epoch: ticket.epoch,
             host_epoch: me.he,
@@ -235,6 +256,7 @@ impl Engine {
             stop_for: stop_for.map(|intent| intent.id),
             mirror_to: self.standby_of(group, state).filter(|host| *host != self.me.host),
             in_sync: others.cloned().collect(),
+            attest_every: spec.filter(|spec| !spec.writes_wait_for_mirror()).map(|spec| attest_every(spec.target_rpo)),
             patience: PATIENCE,
         })
     }
@@ -282,6 +304,12 @@ impl Engine {
             Saying::InSync { epoch, copy, generation } => {
                 Command::InSync { group: group_name, epoch, of, copy, generation }
             }
+            Saying::Attested { epoch, copy, generation, lag } => {
+                let command = Command::DataAttested { group: group_name, epoch, of, copy, generation, lag };
+                // A measure is worth nothing once it is old: it isn't handed over again and again.
+                self.propose_until(command, Some(self.now.moment.plus(ATTEST_WITHIN)));
+                return;
+            }
             Saying::StepBegan(kind) => return self.say_step(group, kind, None),
             Saying::StepEnded(kind, outcome) => return self.say_step(group, kind, Some(outcome)),
         };
@@ -324,6 +352,11 @@ fn resync_done(group: &GroupName, copy: HostName, resync: &Resync) -> Event {
 fn generation_after(state: &GroupState, drained: &[HostName], owner: &HostName) -> Generation {
     let left_behind = state.in_sync.iter().any(|host| host != owner && !drained.contains(host));
     if left_behind { Generation(state.generation.0 + 1) } else { state.generation }
+}
+
+/// Often enough for the target, and seldom enough for the log.
+fn attest_every(target_rpo: Duration) -> Duration {
+    (target_rpo / 8).clamp(Duration::from_secs(1), Duration::from_secs(60))
 }
 
 fn concerns(state: &GroupState, host: &HostName) -> bool {

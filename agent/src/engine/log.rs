@@ -157,6 +157,7 @@ impl Engine {
                 ledger::Event::Detached { group, .. } => self.on_detached(&group.clone()),
                 _ => {}
             }
+            self.data_on(index, &fact);
             self.lead_on(&fact);
             self.event(Event::Applied { index, fact: Box::new(fact) });
         }

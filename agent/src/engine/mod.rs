@@ -36,6 +36,7 @@ mod operator;
 mod orders;
 mod proposals;
 mod status;
+mod tail;
 mod voter;
 
 pub use self::core::{Engine, Identity, Now, Setup};

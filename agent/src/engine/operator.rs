@@ -82,6 +82,8 @@ pub struct Move {
     pub reason: String,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// The person accepts what the target's copy lacks: recorded before anything is moved.
+    pub accept_loss: bool,
 }
 
 /// What a person is told.
@@ -284,6 +286,9 @@ impl Engine {
                 Ok(host) => wanted.to = Some(host),
                 Err(because) => return self.refuse(ticket, because, "antipode status lists sites and hosts"),
             }
+        }
+        if wanted.accept_loss && wanted.kind == PlanKind::Failover && !wanted.dry_run {
+            return self.accept_loss(ticket, by, wanted);
         }
         let initiator = Initiator::Person(Decision { by, reason: wanted.reason.clone(), shown: String::new() });
         let plan = self.plan_for(&wanted, initiator);

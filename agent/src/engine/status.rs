@@ -7,6 +7,7 @@ use crate::detector::Judgement;
 use quorum::id::{GroupName, HostName};
 use quorum::ledger::{Ended, FreezeScope, GroupState, PlanState, StepKind, StepState, TicketState, Tier};
 use serde::Serialize;
+use std::time::Duration;
 
 /// Version of every JSON output.
 pub const API_VERSION: u32 = 1;
@@ -151,6 +152,8 @@ pub struct DataLine {
     pub lag_ms: Option<u64>,
     /// Time since that was attested.
     pub attested_ms_ago: Option<u64>,
+    /// The most that a takeover by the best other copy would lose now; null when nobody can say.
+    pub expected_loss_ms: Option<u64>,
 }
 
 /// One gate.
@@ -384,12 +387,19 @@ impl Engine {
     fn data_line(&self, group: &GroupName, state: Option<&GroupState>) -> DataLine {
         let in_sync: Vec<String> =
             state.into_iter().flat_map(|state| &state.in_sync).map(ToString::to_string).collect();
-        let lag = self.local.lags.get(group).map(|lag| u64::from(lag.lag_ms));
         let is_protected = in_sync.len() > 1;
+        let ticket = state.and_then(|state| state.ticket.as_ref());
+        let heard = state.and_then(|state| self.lag_heard(group, state));
+        let (lag, since) = if is_protected { (Some(Duration::ZERO), Some(Duration::ZERO)) } else { heard.unzip() };
+        let owner = ticket.map(|ticket| &ticket.of.host);
+        let spec = self.ledger.group_spec(group).filter(|spec| !spec.volumes.is_empty());
+        let others = spec.into_iter().flat_map(|spec| spec.hosts()).filter(|host| Some(*host) != owner);
+        let losses = others.filter_map(|host| self.expected_loss(group, state?, host));
         DataLine {
             generation: state.map(|state| state.generation.0).unwrap_or_default(),
-            lag_ms: if is_protected { Some(0) } else { lag },
-            attested_ms_ago: is_protected.then_some(0),
+            lag_ms: lag.map(millis),
+            attested_ms_ago: since.map(millis),
+            expected_loss_ms: losses.min().map(millis),
             in_sync,
         }
     }
@@ -424,7 +434,11 @@ impl Engine {
     }
 
     fn activate_gate(&self, group: &GroupName, is_ended: bool) -> GateLine {
-        let because = self.local.runners.get(group).map(|runner| runner.because().to_owned()).unwrap_or_default();
+        let mut because = self.local.runners.get(group).map(|runner| runner.because().to_owned()).unwrap_or_default();
+        if let Some(held) = self.leading.as_ref().and_then(|leading| leading.gate_told.get(group)).filter(|_| is_ended)
+        {
+            because.clone_from(held);
+        }
         match self.would_go_to(group) {
             _ if !is_ended && because.is_empty() => {
                 GateLine { state: "closed", because: "it is not to be moved".into() }
@@ -484,6 +498,15 @@ impl Engine {
             if self.ledger.is_ended(&ticket.of) {
                 let gaps = self.ledger.covering_evidence(group);
                 let gap = gaps.iter().find_map(|(of, proof)| proof.as_ref().err().map(|gap| format!("{of}: {gap}")));
+                let held = self.leading.as_ref().and_then(|leading| leading.gate_told.get(group));
+                if let (None, Some(because)) = (&gap, held) {
+                    lines.push(AttentionLine {
+                        code: "data-held",
+                        text: format!("{group} is down and held: {because}"),
+                        next: format!("bring {} back, or antipode failover {group} --accept-loss", ticket.of.host),
+                    });
+                    continue;
+                }
                 let text = format!("{group} has lost its owner {}; {}", ticket.of, gap.unwrap_or_default());
                 lines.push(AttentionLine { code: "group-down", text, next: format!("antipode explain group {group}") });
             } else if ticket.state == TicketState::Granted {
@@ -493,7 +516,10 @@ impl Engine {
                     text,
                     next: format!("antipode explain group {group}"),
                 });
-            } else if state.in_sync.len() < 2 && !self.ledger.spec().groups[group].volumes.is_empty() {
+            } else if state.in_sync.len() < 2
+                && !state.copies.keys().any(|host| super::groups::is_following(state, host))
+                && !self.ledger.spec().groups[group].volumes.is_empty()
+            {
                 lines.push(AttentionLine {
                     code: "unprotected",
                     text: format!("{group} has no second copy in sync: losing {} would lose data", ticket.of.host),

@@ -3,6 +3,7 @@
 use super::core::Engine;
 use super::effect::Effect;
 use super::message::Message;
+use super::tail::Tail;
 use crate::event::Event;
 use quorum::id::{HostEpoch, HostName, LogIndex, VoterId};
 use quorum::lease::{self, Claim, Ended, Facts, LeaseRequest, VoterLease};
@@ -35,6 +36,7 @@ pub(super) struct Voting {
     pub(super) fed: BTreeMap<HostName, LogIndex>,
     /// An entry could not be decoded: nothing is granted, nothing more is applied.
     pub(super) undecodable: Option<LogIndex>,
+    tail: Tail,
     ticker: Option<Ticker>,
     ticks_every: Duration,
     standing: Option<Standing>,
@@ -50,6 +52,7 @@ impl Voting {
             reads: BTreeMap::new(),
             fed: BTreeMap::new(),
             undecodable: None,
+            tail: Tail::default(),
             ticker: None,
             ticks_every: Duration::ZERO,
             standing: None,
@@ -68,28 +71,29 @@ impl Voting {
 
     /// Answers a lease request by what log and applied state say right now.
     pub(super) fn answer(&mut self, now: Moment, request: &LeaseRequest, ledger: &Ledger) -> lease::Answer {
-        let facts = facts(&self.replica, self.undecodable, ledger, &request.host);
+        self.tail.read(&self.replica, ledger.applied());
+        let mut facts = facts(&self.replica, &self.tail, ledger, &request.host);
+        facts.undecodable |= self.undecodable.is_some();
         self.lease.request(now, request, &facts)
     }
 }
 
 /// What a voter's log and applied state say about one host.
-fn facts<'a>(replica: &Replica, undecodable: Option<LogIndex>, ledger: &'a Ledger, host: &HostName) -> Facts<'a> {
+fn facts<'a>(replica: &Replica, tail: &Tail, ledger: &'a Ledger, host: &HostName) -> Facts<'a> {
     let admitted = ledger.host(host).and_then(|state| {
         let current = state.incarnations.get(&state.he)?;
         let (boot, instance) = (current.boot?, current.instance?);
         Some(Claim { era: ledger.era(), host_epoch: state.he, boot, instance })
     });
-    let tail = tail_of(replica, ledger, host);
     let lease = admitted
         .and_then(|claim| ledger.lease_to_grant(&Incarnation { host: host.clone(), he: claim.host_epoch }))
         .unwrap_or_default();
     Facts {
         era: ledger.era(),
         admitted,
-        ended: tail.ended.max(ended_applied(ledger, host)),
+        ended: tail.ended(host).max(ended_applied(ledger, host)),
         configuration_pending: replica.pending_membership().is_some(),
-        undecodable: undecodable.is_some() || tail.undecodable,
+        undecodable: tail.is_undecodable(),
         config: ledger.config_id(),
         membership: ledger.membership(),
         lease,
@@ -103,36 +107,6 @@ fn ended_applied(ledger: &Ledger, host: &HostName) -> Option<HostEpoch> {
         incarnation.ended.is_some() || !incarnation.evidence.is_empty() || incarnation.lease_over.is_some()
     };
     state.incarnations.iter().filter(over).map(|(he, _)| *he).max()
-}
-
-#[derive(Default)]
-struct Tail {
-    ended: Option<HostEpoch>,
-    undecodable: bool,
-}
-
-/// What the part of the log says that is not applied: an end of a host epoch binds a voter from the moment it is in
-/// the log, committed or not, durable or not.
-fn tail_of(replica: &Replica, ledger: &Ledger, host: &HostName) -> Tail {
-    let mut tail = Tail::default();
-    for entry in replica.entries_after(ledger.applied()) {
-        if entry.is_membership() || entry.data().is_empty() {
-            continue;
-        }
-        let Ok(entry) = super::log::decode_entry(entry.data()) else {
-            tail.undecodable = true;
-            continue;
-        };
-        tail.ended = tail.ended.max(ended_by(&entry.command, host));
-    }
-    tail
-}
-
-/// The host epoch of `host` that this command ends as soon as it is in a voter's log (I5).
-fn ended_by(command: &Command, host: &HostName) -> Option<HostEpoch> {
-    let counts = !quorum::mutants::on("engine.only_losses_stop_grants") || matches!(command, Command::Lost(_));
-    let revoked = if counts { command.revokes() } else { Vec::new() };
-    revoked.iter().filter(|of| of.host == *host).map(|of| of.he).max()
 }
 
 impl Engine {
@@ -289,7 +263,9 @@ impl Engine {
         voting.waits = waits;
         let mut due = Vec::new();
         if !voting.waits.is_empty() {
-            let facts = facts(&voting.replica, voting.undecodable, &self.ledger, &me);
+            voting.tail.read(&voting.replica, self.ledger.applied());
+            let mut facts = facts(&voting.replica, &voting.tail, &self.ledger, &me);
+            facts.undecodable |= voting.undecodable.is_some();
             due = voting.lease.expired_due(now, &voting.waits, &facts);
         }
         for expired in due {
@@ -318,72 +294,5 @@ impl Engine {
             }
         }
         waits
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use quorum::id::{BootId, Era, HardwareId, KeeperInstance};
-    use quorum::ledger::{Claim, Decision, HostAdmitted, Lost, LostCause, Override, Person, PersonKey, RetiredBecause};
-
-    fn of(count: u64) -> Incarnation {
-        let host = HostName::new("tk-1").expect("a name");
-        Incarnation { host, he: HostEpoch::in_era(Era(1), count) }
-    }
-
-    fn by() -> Decision {
-        let by = Person { name: "op".into(), key: PersonKey::Local(0) };
-        Decision { by, reason: String::new(), shown: String::new() }
-    }
-
-    fn admission(count: u64) -> Command {
-        Command::HostAdmitted(HostAdmitted {
-            of: of(count),
-            boot: BootId([1; 16]),
-            instance: KeeperInstance([1; 16]),
-            class: Class::D,
-            watchdog: None,
-            hardware: HardwareId([1; 16]),
-            lab: false,
-        })
-    }
-
-    /// What ends the second admission once it is in the log, committed or not.
-    fn endings() -> [Command; 4] {
-        let because = RetiredBecause::KeeperAttested { boot: BootId([1; 16]), era: Era(1) };
-        let inert = Override {
-            claim: Claim::Inert(vec![of(2)]),
-            contrary: Vec::new(),
-            at_once: false,
-            span: Duration::from_secs(60),
-            by: by(),
-        };
-        [
-            Command::Lost(Lost { hosts: vec![of(2)], cause: LostCause::Operator(by()) }),
-            Command::Retired { of: of(2), because },
-            Command::Override(inert),
-            admission(3),
-        ]
-    }
-
-    fn unheeded() -> Vec<&'static str> {
-        let host = of(2).host;
-        let ends = |command: &Command| ended_by(command, &host) == Some(of(2).he);
-        endings().iter().filter(|command| !ends(command)).map(Command::name).collect()
-    }
-
-    #[test]
-    fn whatever_ends_an_admission_stops_grants_from_when_it_is_in_the_log() {
-        assert_eq!(unheeded(), Vec::<&str>::new());
-        let other = HostName::new("os-1").expect("a name");
-        assert!(endings().iter().all(|command| ended_by(command, &other).is_none()));
-    }
-
-    #[cfg(feature = "mutants")]
-    #[test]
-    fn a_voter_that_heeds_only_losses_is_noticed() {
-        let _planted = quorum::mutants::plant("engine.only_losses_stop_grants");
-        assert_eq!(unheeded().len(), 3);
     }
 }

@@ -104,8 +104,8 @@ pub enum MirrorState {
         /// Bytes not yet on the standby. Under `Sync` none of them was answered; under `Async` this is the lag.
         pending_bytes: u64,
         /// How long ago nothing was pending, as far as was looked: under `Async` no answered write that is older is
-        /// missing at the standby.
-        behind: Duration,
+        /// missing at the standby. `None` if that was never seen.
+        behind: Option<Duration>,
     },
     /// The standby doesn't answer. Under [`Mode::Sync`] writes wait.
     Away {
@@ -254,6 +254,13 @@ pub trait Replication: Send + Sync {
     /// # Errors
     /// [`ReplicationError::Unknown`] if the source doesn't answer.
     fn mirror_state(&self, stall: Duration) -> Doing<'_, Result<MirrorState, ReplicationError>>;
+
+    /// Source, under [`Mode::Async`]: lets the standby take everything once, so that its lag is known. The workload may
+    /// stand still meanwhile, for `limit` at most. Returns whether nothing was pending at some moment.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Unknown`] if the source doesn't answer.
+    fn even_out(&self, limit: Duration) -> Doing<'_, Result<bool, ReplicationError>>;
 
     /// Source: lets waiting writes go and ends the mirror. To be said only when `Detached` is committed for this copy's
     /// epoch and this host accepted it.

@@ -65,6 +65,8 @@ pub struct OwnerDuty {
     pub in_sync: Vec<HostName>,
     /// How long a stop may take before it becomes a kill.
     pub patience: Duration,
+    /// Writes don't wait for the copy: how far it is behind is to be told this often.
+    pub attest_every: Option<Duration>,
 }
 
 /// Whether a start is allowed in this very step, and if not why.
@@ -123,6 +125,17 @@ pub enum Saying {
         copy: HostName,
         /// At which generation.
         generation: Generation,
+    },
+    /// How far a copy is behind for which no write waits.
+    Attested {
+        /// Under which epoch.
+        epoch: Epoch,
+        /// Whose.
+        copy: HostName,
+        /// At which generation.
+        generation: Generation,
+        /// How far, in time.
+        lag: Duration,
     },
     /// A plan's step that this host executes began.
     StepBegan(StepKind),

@@ -35,8 +35,14 @@ pub struct GroupRunner {
     pub(super) probed: Option<Epoch>,
     pub(super) stopped: Option<(Epoch, bool, bool)>,
     pub(super) mirrored: Option<(Epoch, HostName)>,
+    /// Whether writes wait for that mirror.
+    pub(super) mirror_waits: bool,
     pub(super) mirror_away: Option<Moment>,
     pub(super) release: Option<Epoch>,
+    /// How far the copy was behind, and when that was seen.
+    pub(super) lag: Option<(Duration, Moment)>,
+    /// When the lag was told last, and when it is due again.
+    pub(super) attested: Option<(Epoch, Generation, Moment)>,
     said: Vec<(Saying, Moment)>,
     next_id: u64,
 }
@@ -98,7 +104,8 @@ impl GroupRunner {
     pub fn deadline(&self) -> Option<Moment> {
         let again = self.said.iter().map(|(_, at)| at.plus(SAY_AGAIN)).min();
         let detach = self.mirror_away.map(|at| at.plus(DETACH_AFTER));
-        [self.retry_at, again, detach].into_iter().flatten().min()
+        let attest = self.attested.map(|(_, _, due)| due);
+        [self.retry_at, again, detach, attest].into_iter().flatten().min()
     }
 
     /// Takes what a driver saw by itself.
@@ -114,7 +121,10 @@ impl GroupRunner {
             Sight::MirrorAway { since } => {
                 self.mirror_away.get_or_insert(now.minus(*since));
             }
-            Sight::Lag { .. } => self.mirror_away = None,
+            Sight::Lag { behind, .. } => {
+                self.mirror_away = None;
+                self.lag = behind.map(|behind| (behind, now)).or(self.lag);
+            }
             Sight::Kept { .. } => {}
         }
     }
@@ -173,6 +183,10 @@ impl GroupRunner {
             // Writes may wait for a copy that the ledger counts on: only a committed detachment lets them go.
             self.mirror_away.get_or_insert(now);
         }
+        if matches!(work, Work::Stop { .. }) {
+            // Draining may have ended the mirror.
+            self.mirrored = None;
+        }
         // A failed attempt may have left anything: look before the next one.
         if !matches!(work, Work::Mirror { .. } | Work::Probe { .. } | Work::Announce { .. }) {
             self.seen = None;
@@ -200,9 +214,10 @@ impl GroupRunner {
                 (self.recorded, self.is_marked) = (None, *is_whole);
             }
             Work::CloseExport => self.export = None,
-            Work::Mirror { epoch, standby, .. } => {
-                self.mirrored = Some((*epoch, standby.clone()));
-                self.mirror_away = None;
+            Work::Mirror { epoch, standby, waits, .. } => {
+                (self.mirrored, self.mirror_waits) = (Some((*epoch, standby.clone())), *waits);
+                // What was seen of another mirror says nothing about this one.
+                (self.mirror_away, self.lag, self.attested) = (None, None, None);
             }
             Work::ReleaseWrites { .. } => self.release = None,
             Work::RecordGeneration { generation, .. } => (self.recorded, self.is_marked) = (Some(*generation), true),
@@ -277,13 +292,18 @@ impl GroupRunner {
         }
     }
 
-    /// This host detached the others and ended before its copy said so. No write was answered in between, so its copy
-    /// has
+    /// This host owned the group last, and its end came between what its copy says and what the ledger says. Either it
+    /// detached the others and its copy doesn't say so yet; or it stopped for a move that left a copy behind, said that
+    /// of its own copy, and the ledger never counted the stop. No write was answered in between, so its copy has
     /// everything that the ledger counts on; the driver refuses unless the copy reigned under this very epoch.
     fn step_former(&mut self, duty: &FormerDuty, found: &Found, acts: &mut Vec<Act>) {
-        let is_one_behind = self.recorded.is_some_and(|recorded| recorded.0 + 1 == duty.generation.0);
-        if self.is_cleared(found, acts) && is_one_behind && !mutants::on("runner.stays_one_behind") {
-            self.order(Work::RecordGeneration { epoch: duty.epoch, generation: duty.generation }, acts);
+        let (epoch, generation) = (duty.epoch, duty.generation);
+        let is_one_behind = self.recorded.is_some_and(|recorded| recorded.0 + 1 == generation.0);
+        let is_one_ahead = self.recorded.is_some_and(|recorded| recorded.0 == generation.0 + 1);
+        let is_off = (is_one_behind && !mutants::on("runner.stays_one_behind"))
+            || (is_one_ahead && !mutants::on("runner.stays_one_ahead"));
+        if self.is_cleared(found, acts) && is_off {
+            self.order(Work::RecordGeneration { epoch, generation }, acts);
         }
     }
 

@@ -3,9 +3,13 @@
 use super::act::{Act, MayStart, OwnerDuty, Saying};
 use super::group::GroupRunner;
 use crate::engine::{Found, Presence, Work};
-use quorum::id::Generation;
+use quorum::id::{Generation, HostName};
 use quorum::moment::Moment;
 use quorum::mutants;
+use std::time::Duration;
+
+/// A mirror for which no write waits and that is away this long is begun anew.
+const MIRROR_ANEW: Duration = Duration::from_secs(10);
 
 impl GroupRunner {
     pub(super) fn step_owner(
@@ -58,7 +62,10 @@ impl GroupRunner {
         let already = self.stopped.filter(|(epoch, ..)| *epoch == duty.epoch);
         match (already, found.workload) {
             (Some((epoch, is_drained, untouched)), Presence::Absent) => {
-                let drained = if is_drained { duty.in_sync.clone() } else { Vec::new() };
+                let mut drained = if is_drained { duty.in_sync.clone() } else { Vec::new() };
+                // A copy for which no write waited has everything now.
+                let follower = duty.mirror_to.clone().filter(|_| is_drained && duty.attest_every.is_some());
+                drained.extend(follower.filter(|host| !duty.in_sync.contains(host)));
                 let raised = Generation(duty.generation.0 + 1);
                 if drained.len() < duty.in_sync.len() && self.recorded.is_some_and(|recorded| recorded < raised) {
                     // A copy is left behind: this one says so of itself before the ledger does.
@@ -67,7 +74,11 @@ impl GroupRunner {
                 }
                 self.say(now, Saying::Stopped { epoch, intent, drained, untouched }, acts);
             }
-            (None, _) => self.order(Work::Stop { epoch: duty.epoch, patience: duty.patience }, acts),
+            (None, _) => {
+                let (epoch, patience) = (duty.epoch, duty.patience);
+                let drain_to = duty.mirror_to.clone().filter(|_| duty.attest_every.is_some());
+                self.order(Work::Stop { epoch, patience, drain_to }, acts);
+            }
             (Some(_), Presence::Running(_) | Presence::Remnant) => self.order(Work::Kill, acts),
         }
     }
@@ -126,13 +137,149 @@ impl GroupRunner {
     }
 
     fn mirror(&mut self, now: Moment, duty: &OwnerDuty, acts: &mut Vec<Act>) {
+        let waits = duty.attest_every.is_none();
+        if !waits && !duty.in_sync.is_empty() {
+            // A copy got every write so far, and by the spec in force writes don't wait for it any more.
+            self.because = "the other copies leave the in-sync set before writes stop waiting for them".into();
+            self.say_others_left(now, duty, acts);
+            return;
+        }
         let Some(standby) = duty.mirror_to.clone() else { return };
-        if self.mirrored.as_ref() != Some(&(duty.epoch, standby.clone())) {
+        let is_begun = self.mirrored.as_ref() == Some(&(duty.epoch, standby.clone()));
+        if is_begun && self.mirror_waits != waits {
+            // Begun under another spec: it is ended and begun anew, and nothing is said of it meanwhile.
+            self.mirrored = None;
+            self.order(Work::ReleaseWrites { epoch: duty.epoch }, acts);
+        } else if !is_begun {
             let counts = duty.in_sync.contains(&standby);
-            self.order(Work::Mirror { epoch: duty.epoch, standby, counts }, acts);
+            self.order(Work::Mirror { epoch: duty.epoch, standby, counts, waits }, acts);
+        } else if let Some(every) = duty.attest_every {
+            self.attest(now, (duty, standby), every, acts);
         } else if !duty.in_sync.contains(&standby) && self.mirror_away.is_none() {
             let (epoch, generation) = (duty.epoch, duty.generation);
             self.say(now, Saying::InSync { epoch, copy: standby, generation }, acts);
         }
+    }
+
+    /// No write waits for this copy, so it is never in sync while the workload runs: how far it is behind is told.
+    fn attest(&mut self, now: Moment, (duty, copy): (&OwnerDuty, HostName), every: Duration, acts: &mut Vec<Act>) {
+        if self.mirror_away.is_some_and(|at| now.held_since(at) >= MIRROR_ANEW) {
+            // Nothing waits for it, so nobody has to be asked before it is begun anew.
+            (self.mirrored, self.mirror_away) = (None, None);
+            return;
+        }
+        let (epoch, generation) = (duty.epoch, duty.generation);
+        let told = self.attested.filter(|(at_epoch, at, _)| (*at_epoch, *at) == (epoch, generation));
+        let is_due = told.is_none_or(|(_, _, due)| now.either_reached(due));
+        let Some((behind, seen)) = self.lag.filter(|_| is_due && self.mirror_away.is_none()) else { return };
+        self.attested = Some((epoch, generation, now.plus(every)));
+        let lag = behind + now.held_since(seen);
+        acts.push(Act::Say(Saying::Attested { epoch, copy, generation, lag }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Sight;
+    use crate::runner::Duty;
+    use quorum::id::{Epoch, HostEpoch};
+
+    const EVERY: Duration = Duration::from_secs(2);
+
+    fn at(ms: u64) -> Moment {
+        Moment::default().plus(Duration::from_secs(100) + Duration::from_millis(ms))
+    }
+
+    /// A runner whose workload serves and whose mirror follows, for whose copy no write waits.
+    fn following() -> (GroupRunner, Duty) {
+        let (epoch, generation) = (Epoch(7), Generation(3));
+        let standby: HostName = "os-1".parse().unwrap();
+        let mut runner = GroupRunner::new(0);
+        runner.seen = Some(Found { workload: Presence::Running(epoch), copy: None });
+        (runner.announced, runner.probed, runner.recorded) = (Some(epoch), Some(epoch), Some(generation));
+        runner.mirrored = Some((epoch, standby.clone()));
+        let duty = OwnerDuty {
+            epoch,
+            host_epoch: HostEpoch(1),
+            opens: generation,
+            generation,
+            adopts: false,
+            is_recorded_running: true,
+            is_stopped: false,
+            stop_for: None,
+            mirror_to: Some(standby),
+            in_sync: Vec::new(),
+            patience: Duration::ZERO,
+            attest_every: Some(EVERY),
+        };
+        (runner, Duty::Owner(duty))
+    }
+
+    fn lag_told(runner: &mut GroupRunner, now: Moment, duty: &Duty) -> Option<Duration> {
+        let acts = runner.step(now, duty, &MayStart::Yes);
+        let in_sync = acts.iter().any(|act| matches!(act, Act::Say(Saying::InSync { .. })));
+        assert!(!in_sync, "a copy for which no write waits was said to be in sync: {acts:?}");
+        acts.iter().find_map(|act| match act {
+            Act::Say(Saying::Attested { lag, .. }) => Some(*lag),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_copy_for_which_no_write_waits_is_measured_and_never_in_sync() {
+        let (mut runner, duty) = following();
+        assert_eq!(lag_told(&mut runner, at(0), &duty), None, "nothing was measured yet");
+        runner.sight(at(0), &Sight::Lag { behind: Some(Duration::from_millis(300)), bytes: 1 });
+        assert_eq!(lag_told(&mut runner, at(100), &duty), Some(Duration::from_millis(400)), "a measure grows older");
+        assert_eq!(lag_told(&mut runner, at(200), &duty), None, "not more often than needed");
+        assert_eq!(lag_told(&mut runner, at(2_100), &duty), Some(Duration::from_millis(2_400)));
+        runner.sight(at(4_000), &Sight::MirrorAway { since: Duration::ZERO });
+        assert_eq!(lag_told(&mut runner, at(5_000), &duty), None, "a mirror that is away isn't measured");
+    }
+
+    #[test]
+    fn a_lag_that_is_unknown_is_not_told_as_none() {
+        let (mut runner, duty) = following();
+        runner.sight(at(0), &Sight::Lag { behind: None, bytes: 1 });
+        assert_eq!(lag_told(&mut runner, at(100), &duty), None);
+    }
+
+    fn owner(duty: &mut Duty) -> &mut OwnerDuty {
+        match duty {
+            Duty::Owner(owner) => owner,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_copy_leaves_the_set_before_writes_stop_waiting_for_it() {
+        let (mut runner, mut duty) = following();
+        // The mirror was begun when writes waited for it; then the spec changed.
+        runner.mirror_waits = true;
+        owner(&mut duty).in_sync = vec!["os-1".parse().unwrap()];
+        let acts = runner.step(at(0), &duty, &MayStart::Yes);
+        assert!(matches!(acts.as_slice(), [Act::Say(Saying::Detached { .. })]), "{acts:?}");
+        // The same where nothing is mirrored yet, as after a restart of the agent.
+        runner.mirrored = None;
+        let acts = runner.step(at(5_000), &duty, &MayStart::Yes);
+        assert!(matches!(acts.as_slice(), [Act::Say(Saying::Detached { .. })]), "{acts:?}");
+        // Detached: only now the mirror is begun anew, and no write waits for it.
+        owner(&mut duty).in_sync = Vec::new();
+        let acts = runner.step(at(6_000), &duty, &MayStart::Yes);
+        let begun = |act: &Act| matches!(act, Act::Work(_, Work::Mirror { waits: false, counts: false, .. }));
+        assert!(acts.iter().any(begun), "{acts:?}");
+    }
+
+    #[test]
+    fn a_mirror_for_which_no_write_waited_is_begun_anew_before_it_counts() {
+        let (mut runner, mut duty) = following();
+        owner(&mut duty).attest_every = None;
+        let acts = runner.step(at(0), &duty, &MayStart::Yes);
+        let [Act::Work(id, Work::ReleaseWrites { .. })] = acts.as_slice() else { panic!("{acts:?}") };
+        runner.report(at(10), *id, crate::engine::Report::Done { detail: String::new() });
+        let acts = runner.step(at(20), &duty, &MayStart::Yes);
+        let begun = |act: &Act| matches!(act, Act::Work(_, Work::Mirror { waits: true, .. }));
+        assert!(acts.iter().any(begun), "{acts:?}");
     }
 }

@@ -115,7 +115,7 @@ impl World {
             let key = (owner.clone(), group.clone());
             let sight = if is_back {
                 self.mirrors_away.remove(&key);
-                Sight::Lag { behind: Duration::ZERO, bytes: 0 }
+                Sight::Lag { behind: Some(Duration::ZERO), bytes: 0 }
             } else {
                 self.mirrors_away.insert(key);
                 Sight::MirrorAway { since: Duration::ZERO }

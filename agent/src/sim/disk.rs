@@ -26,16 +26,16 @@ pub(super) enum SimStore {
 
 impl SimDisk {
     /// Opens it; an empty one is founded.
-    pub(super) fn open(&self, founding: &Founding) -> Result<SimStore, String> {
+    pub(super) fn open(&self, founding: &Founding) -> Result<SimStore, StorageError> {
         let mut store = match self {
-            Self::Memory(disk) => SimStore::Memory(MemoryStore::on(disk).map_err(|error| error.to_string())?),
+            Self::Memory(disk) => SimStore::Memory(MemoryStore::on(disk)?),
             Self::Blocks(blocks) => {
-                let opened = FileStore::on(blocks.clone(), Path::new("the played disk"));
-                SimStore::File(Box::new(opened.map_err(|error| error.to_string())?))
+                let path = Path::new("the played disk");
+                SimStore::File(Box::new(FileStore::on(blocks.clone(), path)?))
             }
         };
         if store.log().identity().is_none() {
-            store.log().found(founding.clone()).map_err(|error| error.to_string())?;
+            store.log().found(founding.clone())?;
         }
         Ok(store)
     }

@@ -1,7 +1,6 @@
 //! From an input to a host's engine, to its effects, to what they bring back.
 
 use super::host::{Agent, SimHost};
-use super::life::RESTART_NS;
 use super::network::nanos;
 use super::place::{Place, WorkFault};
 use super::watch::Point;
@@ -182,16 +181,7 @@ impl World {
                     self.input(name, Input::Persisted(Box::new(persisted)));
                 }
             }
-            Err(error) => {
-                // An error of the disk ends the process (protocol §2): nobody knows what is on it.
-                self.note(Some(name), format!("the disk failed: {error}"));
-                if std::mem::take(&mut self.hosts.get_mut(name).expect("a host").torn) {
-                    self.power_off(name);
-                    self.at(self.now_ns + RESTART_NS, Happening::PowerOn(name.clone()));
-                } else {
-                    self.agent_failed(name);
-                }
-            }
+            Err(error) => self.disk_failed(name, &error.to_string()),
         }
     }
 

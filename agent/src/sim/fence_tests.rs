@@ -376,6 +376,7 @@ fn an_override_ends_with_the_incarnation_that_it_names_and_can_not_be_replayed()
         to: None,
         reason: "home".into(),
         dry_run: false,
+        accept_loss: false,
     };
     let moved = ask(&mut world, local(), Request::Move(moved));
     assert!(matches!(moved, Answer::Done { .. }), "{moved:?}");

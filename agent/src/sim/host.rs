@@ -14,7 +14,7 @@ use quorum::ledger::{Class, Ledger};
 use quorum::moment::Moment;
 use quorum::replica::{Params, Position, Replica, Snapshot, SnapshotMeta};
 use quorum::roster::Membership;
-use quorum::storage::{Founding, Identity as StoreIdentity};
+use quorum::storage::{Founding, Identity as StoreIdentity, StorageError};
 use quorum::timing::Timing;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -74,6 +74,36 @@ pub(super) struct Agent {
     pub(super) wake_ns: u64,
     /// Stopped until this real time: what happens to it meanwhile happens then.
     pub(super) paused_until: u64,
+}
+
+/// Why the agent's process ended at its start.
+pub(super) enum NoStart {
+    /// The disk failed: the service manager tries again.
+    Disk(String),
+    /// The store is damaged or has forgotten something: it refuses for ever.
+    Refused(String),
+}
+
+impl From<StorageError> for NoStart {
+    fn from(error: StorageError) -> Self {
+        let text = error.to_string();
+        match error {
+            StorageError::Io { .. } | StorageError::Full { .. } | StorageError::Poisoned | StorageError::InUse(_) => {
+                Self::Disk(text)
+            }
+            StorageError::Damaged { .. }
+            | StorageError::Forgotten { .. }
+            | StorageError::NewerVersion(_)
+            | StorageError::Empty
+            | StorageError::Taken(_) => Self::Refused(text),
+        }
+    }
+}
+
+impl NoStart {
+    fn refused(error: impl ToString) -> Self {
+        Self::Refused(error.to_string())
+    }
 }
 
 /// A host.
@@ -157,7 +187,7 @@ impl SimHost {
     }
 
     /// Starts the agent process from what is on its disk and says up to where its log goes, or why the voter's store refuses.
-    pub(super) fn start_agent(&mut self, now: Now, instance: AgentInstance, founded: &Founded) -> Result<u64, String> {
+    pub(super) fn start_agent(&mut self, now: Now, instance: AgentInstance, founded: &Founded) -> Result<u64, NoStart> {
         self.processes += 1;
         let number = self.processes;
         let Some(boot) = &self.boot else { return Ok(0) };
@@ -175,13 +205,13 @@ impl SimHost {
         };
         let (mut voting, mut last) = (None, 0);
         if let Some(store) = &mut store {
-            let loaded = store.load().map_err(|error| error.to_string())?;
+            let loaded = store.load()?;
             last = loaded.last().index.0;
-            let snapshot = loaded.snapshot.as_ref().ok_or("the store has no snapshot")?;
-            let ledger = decode_ledger(&snapshot.data).map_err(|error| error.to_string())?;
+            let snapshot = loaded.snapshot.as_ref().ok_or_else(|| NoStart::refused("the store has no snapshot"))?;
+            let ledger = decode_ledger(&snapshot.data).map_err(NoStart::refused)?;
             let seed = u64::from_le_bytes(instance.0[..8].try_into().unwrap_or_default());
             let params = Params { seed, priority: i64::from(self.spec.prefers_lead), ..Params::default() };
-            let replica = Replica::new(params, loaded).map_err(|error| error.to_string())?;
+            let replica = Replica::new(params, loaded).map_err(NoStart::refused)?;
             voting = Some((replica, ledger));
         }
         let peers = founded.peers.iter().filter(|(name, _)| **name != self.spec.name);

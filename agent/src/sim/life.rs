@@ -1,7 +1,7 @@
 //! Power-on, and the agent process from start to end.
 
 use super::clock::Clock;
-use super::host::Boot;
+use super::host::{Boot, NoStart};
 use super::keeper::{KeeperStart, SimKeeper};
 use super::network::nanos;
 use super::world::{Happening, World};
@@ -62,7 +62,11 @@ impl World {
         match host.start_agent(Now { moment, wall_ms: host.wall_ms(now_ns) }, instance, &founded) {
             // What an error of the disk left there counts as much as what was acknowledged.
             Ok(last) => self.oracle.persisted(name, last),
-            Err(because) => {
+            Err(NoStart::Disk(because)) => {
+                self.disk_failed(name, &because);
+                return;
+            }
+            Err(NoStart::Refused(because)) => {
                 host.spoiled = Some(because.clone());
                 self.note(Some(name), format!("agent refuses to start: {because}"));
                 return;
@@ -95,6 +99,18 @@ impl World {
         self.end_agent(name);
         if let Some(boot) = &self.hosts[name].boot {
             self.at(self.now_ns + RESTART_NS, Happening::StartAgent(name.clone(), boot.number));
+        }
+    }
+
+    /// An error of the disk ended the agent's process (protocol §2): nobody knows what is on it. Where the power was to
+    /// go in the middle of a write, it goes.
+    pub(super) fn disk_failed(&mut self, name: &HostName, because: &str) {
+        self.note(Some(name), format!("the disk failed: {because}"));
+        if std::mem::take(&mut self.hosts.get_mut(name).expect("a host").torn) {
+            self.power_off(name);
+            self.at(self.now_ns + RESTART_NS, Happening::PowerOn(name.clone()));
+        } else {
+            self.agent_failed(name);
         }
     }
 

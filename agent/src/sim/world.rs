@@ -25,6 +25,8 @@ use std::time::Duration;
 /// No cluster of a few hosts has this many events in this span unless somebody spins.
 const EVENTS_MAX: u64 = 20_000;
 const BUSY_NS: u64 = 100_000_000;
+/// So many of them are counted by kind, so that it can be said who.
+const EVENTS_NAMED: u64 = 2_000;
 /// Clocks are off by up to this many parts per million: two of them by less than ρ.
 const RATE_PPM: u64 = 450;
 
@@ -74,6 +76,25 @@ pub enum What {
     Done(String),
     /// What an agent told.
     Told(Event),
+}
+
+impl Happening {
+    /// What spins, when somebody does.
+    fn kind(&self) -> String {
+        match self {
+            Self::Message { to, from, message } => {
+                let whole = format!("{message:?}");
+                let kind = whole.split([' ', '(']).take(2).collect::<Vec<_>>().join(" ");
+                format!("message {kind} from {from} to {to}")
+            }
+            Self::Datagram { to, from, .. } => format!("datagram from {from} to {to}"),
+            Self::Flushed { host, .. } => format!("flush at {host}"),
+            Self::WorkEnded { host, .. } => format!("work at {host}"),
+            Self::Wake(host, _) => format!("wake of {host}"),
+            Self::Keeper(host, _) | Self::KeeperResumes(host, ..) => format!("keeper of {host}"),
+            _ => "something else".to_owned(),
+        }
+    }
 }
 
 impl Trace {
@@ -129,7 +150,11 @@ pub struct World {
     pub(super) is_traced: bool,
     queue: BTreeMap<(u64, u64), Happening>,
     sequence: u64,
+    /// Events of the span that is counted now, and which span that is.
     events: u64,
+    span: u64,
+    /// The last of too many, by kind.
+    busy: BTreeMap<String, u64>,
 }
 
 impl World {
@@ -186,6 +211,8 @@ impl World {
             queue: BTreeMap::new(),
             sequence: 0,
             events: 0,
+            span: 0,
+            busy: BTreeMap::new(),
             founded: Founded { membership, peers, timing },
             tickets: 0,
             flowed_ns: 1,
@@ -271,12 +298,22 @@ impl World {
 
     fn step(&mut self) -> Result<(), Violation> {
         let Some(((at, _), happening)) = self.queue.pop_first() else { return Ok(()) };
-        if at / BUSY_NS != self.now_ns / BUSY_NS {
-            self.events = 0;
+        // Not compared with `now_ns`, which a caller that lets time pass in even steps moves on, too.
+        if at / BUSY_NS != self.span {
+            (self.span, self.events) = (at / BUSY_NS, 0);
+            self.busy.clear();
         }
         self.events += 1;
+        if self.events > EVENTS_MAX - EVENTS_NAMED {
+            *self.busy.entry(happening.kind()).or_default() += 1;
+        }
         if self.events > EVENTS_MAX {
-            let text = format!("{EVENTS_MAX} events in {} ms: somebody spins", BUSY_NS / 1_000_000);
+            let most = self.busy.iter().max_by_key(|(_, count)| **count).map(|(kind, _)| kind.as_str());
+            let text = format!(
+                "{EVENTS_MAX} events in {} ms: somebody spins; most of the last are {}",
+                BUSY_NS / 1_000_000,
+                most.unwrap_or_default()
+            );
             return Err(Violation { invariant: "liveness", text });
         }
         self.now_ns = at;

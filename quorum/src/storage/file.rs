@@ -3,13 +3,16 @@
 //! Why redb and not a log file of our own: `quorum/docs/decisions/0001-log-in-redb.md`.
 //!
 //! The whole file is verified at every start, not only after a crash: a flipped bit must stop the voter before it
-//! votes, not when the page is read one day. The log is short, so it costs milliseconds.
+//! votes, not when the page is read one day. The log is short, so it costs milliseconds. What redb can't tell from a
+//! crash, a damaged newest commit, the file's head tells: see `promise.rs`.
 
 use super::StorageError;
+use super::promise::Head;
 use super::record::Batch;
 use super::store::{Backing, Store};
 use redb::{
     Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    TableError,
 };
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -18,13 +21,20 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 const RECORDS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("records");
+/// The number of the newest commit.
+const COMMITS: TableDefinition<'_, (), u64> = TableDefinition::new("commits");
 
 /// The log is read from memory; the cache only has to hold what a commit touches.
 const CACHE_BYTES: usize = 8 << 20;
 
 /// Records in a redb database.
 #[derive(Debug)]
-pub struct FileBacking(Database);
+pub struct FileBacking {
+    database: Database,
+    head: Head,
+    /// The newest commit.
+    number: u64,
+}
 
 /// A store in a file.
 pub type FileStore = Store<FileBacking>;
@@ -53,10 +63,13 @@ impl FileStore {
     /// As [`Self::at`].
     pub fn on(blocks: impl StorageBackend, path: &Path) -> Result<Self, StorageError> {
         let open = || {
+            let (head, body) = Head::of(blocks)?;
             let mut builder = Builder::new();
             builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-            let database = builder.create_with_backend(blocks).map_err(|error| opened(error, path))?;
-            Self::open(FileBacking(database))
+            let database = builder.create_with_backend(body).map_err(|error| opened(error, path))?;
+            let number = newest(&database).map_err(|error| failed("read the voter's store", error))?;
+            head.check(number)?;
+            Self::open(FileBacking { database, head, number })
         };
         // redb's debug builds panic about damage that its release builds report.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
@@ -115,12 +128,20 @@ fn failed(doing: &'static str, error: redb::Error) -> StorageError {
     }
 }
 
+fn newest(database: &Database) -> Result<u64, redb::Error> {
+    match database.begin_read()?.open_table(COMMITS) {
+        Ok(table) => Ok(table.get(())?.map_or(0, |number| number.value())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl FileBacking {
     fn read(&self) -> Result<BTreeMap<(u8, u64), Vec<u8>>, redb::Error> {
-        let transaction = self.0.begin_read()?;
+        let transaction = self.database.begin_read()?;
         let table = match transaction.open_table(RECORDS) {
             Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+            Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
             Err(error) => return Err(error.into()),
         };
         let mut records = BTreeMap::new();
@@ -131,8 +152,8 @@ impl FileBacking {
         Ok(records)
     }
 
-    fn write(&self, batch: &Batch) -> Result<(), redb::Error> {
-        let mut transaction = self.0.begin_write()?;
+    fn write(&mut self, batch: &Batch) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         {
             let mut table = transaction.open_table(RECORDS)?;
@@ -142,8 +163,11 @@ impl FileBacking {
             for (key, value) in &batch.put {
                 table.insert(key, value.as_slice())?;
             }
+            transaction.open_table(COMMITS)?.insert((), self.number + 1)?;
         }
         transaction.commit()?;
+        self.number += 1;
+        self.head.promise(self.number).map_err(redb::Error::Io)?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@
 //! guessing, because a voter that forgot a promise can make two leaders.
 //!
 //! ```text
-//! LogStore  <-  Store<B>  (records, checks, poison)  <-  B: FileBacking (redb)  over a file or FaultyBlocks
+//! LogStore  <-  Store<B>  (records, checks, poison)  <-  B: FileBacking (head, redb)  over a file or FaultyBlocks
 //!                                                           MemoryBacking       over a MemoryDisk with faults
 //! ```
 //!
@@ -19,6 +19,7 @@ mod faulty;
 mod file;
 mod image;
 mod memory;
+mod promise;
 mod record;
 mod store;
 
@@ -117,6 +118,20 @@ pub enum StorageError {
     Damaged {
         /// What doesn't fit.
         what: String,
+    },
+    /// It is whole, but older than what the voter has promised others.
+    #[error(
+        "read the voter's store: it has lost what it promised (its newest commit is number {found}, it has promised \
+         number {promised}). A voter that forgot votes or entries could make two leaders, so this one votes no more; \
+         what ran on this host ends with its lease and starts elsewhere. Don't restore a copy of the store. Move it \
+         away, remove the voter from the cluster (antipode quorum remove) and let it join again under a new id \
+         (antipode quorum add)"
+    )]
+    Forgotten {
+        /// The last commit that the voter was told is durable.
+        promised: u64,
+        /// The newest that is there.
+        found: u64,
     },
     /// A newer release wrote it.
     #[error("read the voter's store: it was written by a newer release (record version {0}); start that release")]

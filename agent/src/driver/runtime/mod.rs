@@ -13,6 +13,7 @@ mod audit;
 mod journal;
 mod keeper;
 mod measure;
+mod notify;
 mod peers;
 mod start;
 mod step;

@@ -89,10 +89,14 @@ pub async fn run(config: AgentConfig) -> Result<(), RunError> {
     let audit = AuditTrail::open(&config.data_dir)
         .map_err(|source| RunError::File { doing: "open the audit trail".into(), source })?;
     let (ask, asked) = mpsc::channel(64);
+    let ask_too = ask.clone();
     let metrics = Arc::new(Metrics::new());
     let _admin = admin::serve(&config, ask, (fence.handle(), Arc::clone(&metrics)))
         .map_err(|source| RunError::File { doing: "open the admin socket".into(), source })?;
     forward_requests(asked, inbox.clone());
+    if let Some(notify) = config.notify.clone() {
+        super::notify::start(notify, config.host.clone(), ask_too);
+    }
     let writes = disk.map(|disk| start_disk(disk, &inbox));
     let keeper = config.keeper.clone().map(KeeperEnd::new);
     let engine = Engine::new(now, setup);

@@ -15,7 +15,6 @@ use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Repor
 use crate::event::Event;
 use crate::heartbeat;
 use crate::metrics::Metrics;
-use crate::replication::resync::kept::KeptStore;
 use quorum::id::{GroupName, TaskId};
 use quorum::replica::Write;
 use quorum::storage::Persisted;
@@ -131,7 +130,7 @@ impl Loop {
             address: self.config.listen[0].ip(),
             peers: peers.filter_map(|peer| Some((peer.host.clone(), peer.addresses.first()?.ip()))).collect(),
             transport: self.transport.clone(),
-            kept: KeptStore::new(self.config.data_dir.join("kept")),
+            kept: crate::admin::kept::store(&self.config.data_dir),
             spec: None,
         }
     }

@@ -69,8 +69,12 @@ pub(super) async fn promote(built: &Built, epoch: Epoch, opens: Generation, gene
         if record.is_some_and(|record| record.role == Role::Source && record.epoch == epoch) {
             return Ok("promoted before".into());
         }
-        let order =
-            PromoteOrder { epoch, generation: opens, not_before: Epoch::default(), accepted: AcceptedLoss::Nothing };
+        // A mixture says generation 0 of itself; a grant opens it only where a person accepted just that, on record.
+        let (wanted, accepted) = match opens {
+            Generation(0) => (generation, AcceptedLoss::Mixture),
+            _ => (opens, AcceptedLoss::Nothing),
+        };
+        let order = PromoteOrder { epoch, generation: wanted, not_before: Epoch::default(), accepted };
         data.driver.promote(&order).await.map_err(|error| error.to_string())?;
         if generation != opens {
             data.driver.advance(epoch, generation).map_err(|error| error.to_string())?;
@@ -111,10 +115,14 @@ pub(super) async fn record(built: &Built, epoch: Epoch, generation: Generation) 
 
 /// Brings the standby's copies up to date, volume after volume, and waits until they follow. Where that fails and the
 /// ledger doesn't count on the standby, nothing may go on waiting for it: its mirrors are ended.
-pub(super) async fn mirror(built: &Built, order: (Epoch, &HostName), counts: bool) -> Report {
+pub(super) async fn mirror(built: &Built, order: (Epoch, &HostName), (counts, waits): (bool, bool)) -> Report {
+    if waits != built.data.iter().all(|data| data.spec.mode == Mode::Sync) {
+        // What is said of the mirror afterwards follows from what was ordered.
+        return Report::Failed { because: "the spec changed between the order and its execution".into() };
+    }
     let mut resync: Option<Resync> = None;
     for data in &built.data {
-        match mirror_one(built, data, order).await {
+        match mirror_one(built, data, order, data.spec.mode).await {
             Ok(None) => {}
             Ok(Some(figures)) => resync = Some(sum(resync.unwrap_or_default(), &figures)),
             Err(because) => {
@@ -133,18 +141,38 @@ async fn mirror_one(
     built: &Built,
     data: &Data,
     (epoch, standby): (Epoch, &HostName),
+    mode: Mode,
 ) -> Result<Option<Figures>, String> {
     let order = MirrorOrder {
         epoch,
         to: standby.clone(),
         target: built.export_of(standby, data)?,
-        mode: data.spec.mode,
+        mode,
         begin: MirrorBegin::Whole,
     };
     let mut wire = built.transport.open_stream(standby, STREAM_KIND).await.map_err(|error| error.to_string())?;
     let figures = data.driver.resync(&order, &mut wire).await.map_err(|error| error.to_string())?;
     until_synced(data).await?;
     Ok(figures)
+}
+
+/// Before a planned stop: volumes for whose copies no write waits are mirrored synchronously, so that the standby has
+/// every write, those of the stop itself included.
+///
+/// # Errors
+/// What stood in the way; the asynchronous mirror is gone then, and has to be begun anew.
+pub(super) async fn drain(built: &Built, order: (Epoch, &HostName)) -> Result<(), String> {
+    for data in built.data.iter().filter(|data| data.spec.mode == Mode::Async) {
+        let failed = |because: String| format!("drain volume {}: {because}", data.at.name);
+        data.driver.release_writes().await.map_err(|error| failed(error.to_string()))?;
+        let drained = mirror_one(built, data, order, Mode::Sync).await;
+        if let Err(because) = drained {
+            // Nothing may go on waiting for a copy on which nobody counts.
+            data.driver.release_writes().await.map_err(|error| failed(error.to_string()))?;
+            return Err(failed(because));
+        }
+    }
+    Ok(())
 }
 
 fn sum(so_far: Resync, more: &Figures) -> Resync {
@@ -184,10 +212,10 @@ pub(super) async fn release(built: &Built) -> Report {
 
 /// Whether every volume's mirror has every answered write, now and until somebody commits its detachment: a mirror in
 /// synchronous mode that follows answers nothing that the standby doesn't have, and one that goes away answers nothing.
-pub(super) async fn is_drained(built: &Built) -> bool {
+pub(super) async fn is_drained(built: &Built, is_drained: bool) -> bool {
     for data in &built.data {
         let is_following = matches!(data.driver.mirror_state(STALL).await, Ok(MirrorState::Synced { .. }));
-        if data.spec.mode != Mode::Sync || !is_following {
+        if !(is_drained || data.spec.mode == Mode::Sync) || !is_following {
             return false;
         }
     }

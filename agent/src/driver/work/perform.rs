@@ -6,7 +6,7 @@ use crate::engine::{Found, Presence, Report, Work};
 use crate::keeper::slice::GroupCgroup;
 use crate::network::{self, Announcement};
 use crate::workload::{self, Begin, StartOrder, StopOrder};
-use quorum::id::{Epoch, HostEpoch};
+use quorum::id::{Epoch, HostEpoch, HostName};
 use std::time::Duration;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -27,7 +27,9 @@ pub(super) async fn perform(built: &Built, work: &Work) -> Report {
             Report::Done { .. } => announce(built).await,
             failed => failed,
         },
-        Work::Stop { patience, .. } => stop(built, *patience).await,
+        Work::Stop { epoch, patience, drain_to } => {
+            stop(built, *patience, drain_to.as_ref().map(|to| (*epoch, to))).await
+        }
         Work::Kill => kill(built).await,
         Work::OpenExport { epoch, owner, is_whole } => {
             if let Err(because) = make_cgroup(built) {
@@ -36,7 +38,9 @@ pub(super) async fn perform(built: &Built, work: &Work) -> Report {
             data::open_export(built, (*epoch, owner), *is_whole).await
         }
         Work::CloseExport => data::close_export(built).await,
-        Work::Mirror { epoch, standby, counts } => data::mirror(built, (*epoch, standby), *counts).await,
+        Work::Mirror { epoch, standby, counts, waits } => {
+            data::mirror(built, (*epoch, standby), (*counts, *waits)).await
+        }
         Work::ReleaseWrites { .. } => data::release(built).await,
         Work::RecordGeneration { epoch, generation } => data::record(built, *epoch, *generation).await,
     }
@@ -75,10 +79,16 @@ async fn start(built: &Built, epoch: Epoch, host_epoch: HostEpoch) -> Report {
     }
 }
 
-async fn stop(built: &Built, patience: Duration) -> Report {
+async fn stop(built: &Built, patience: Duration, drain_to: Option<(Epoch, &HostName)>) -> Report {
+    if let Some(order) = drain_to
+        && let Err(because) = data::drain(built, order).await
+    {
+        // Nothing was stopped: a group isn't taken down for a move that would lose something.
+        return Report::Failed { because };
+    }
     // Seen while the workload still runs: under a synchronous mirror that follows, every answered write is there, also
     // those that the stop itself makes.
-    let drained = data::is_drained(built).await;
+    let drained = data::is_drained(built, drain_to.is_some()).await;
     let order = StopOrder { ask: patience, quit: KILL_LIMIT, kill: KILL_LIMIT };
     match built.workload.stop(&order).await {
         Ok(ended) => {

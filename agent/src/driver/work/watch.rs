@@ -4,11 +4,15 @@ use super::build::Built;
 use super::data::STALL;
 use crate::driver::runtime::Incoming;
 use crate::engine::Sight;
-use crate::replication::MirrorState;
+use crate::replication::{MirrorState, Mode};
 use crate::workload::Presence;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// An asynchronous mirror that wasn't seen even for this long is evened out.
+const EVEN_WITHIN: Duration = Duration::from_secs(2);
+/// The workload stands still for it at most this long: some round trips.
+const EVEN_PAUSE_MAX: Duration = Duration::from_millis(400);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Looks until it is aborted. A workload that was seen running and then absent has ended; a group one of whose mirrors
@@ -16,6 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(super) async fn watch(built: &Built, inbox: &mpsc::Sender<Incoming>) {
     let group = built.config.name.clone();
     let (mut was_running, mut was_synced, mut is_away) = (false, false, false);
+    let mut evening = Evening::default();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         match built.workload.observe().await {
@@ -38,6 +43,9 @@ pub(super) async fn watch(built: &Built, inbox: &mpsc::Sender<Incoming>) {
             }
             Some(_) | None => None,
         };
+        if let Some(Sight::Lag { behind, .. }) = &sight {
+            evening.follow(built, *behind).await;
+        }
         if let Some(sight) = sight
             && inbox.send(Incoming::Seen(group.clone(), sight)).await.is_err()
         {
@@ -46,17 +54,43 @@ pub(super) async fn watch(built: &Built, inbox: &mpsc::Sender<Incoming>) {
     }
 }
 
+/// Evens asynchronous mirrors out that are never seen even: under steady writing their lag would be unknown for ever.
+#[derive(Default)]
+struct Evening {
+    failures: u32,
+    next: Option<tokio::time::Instant>,
+}
+
+impl Evening {
+    async fn follow(&mut self, built: &Built, behind: Option<Duration>) {
+        let now = tokio::time::Instant::now();
+        let is_due = behind.is_none_or(|behind| behind >= EVEN_WITHIN) && self.next.is_none_or(|next| now >= next);
+        if !is_due {
+            return;
+        }
+        let mut is_even = true;
+        for data in built.data.iter().filter(|data| data.spec.mode == Mode::Async) {
+            is_even &= matches!(data.driver.even_out(EVEN_PAUSE_MAX).await, Ok(true));
+        }
+        self.failures = if is_even { 0 } else { self.failures.saturating_add(1) };
+        // A standby that is slow costs the workload ever fewer pauses.
+        self.next = Some(now + EVEN_WITHIN.saturating_mul(1 << self.failures.min(5)));
+    }
+}
+
 /// The group's mirrors taken together: one that is away makes the group's away; all in step, the worst lag counts.
 /// `None` while they are being made equal, or can't be asked.
 async fn mirrors(built: &Built, was_synced: bool) -> Option<Sight> {
-    let mut lag: Option<(Duration, u64)> = None;
+    let mut lag: Option<(Option<Duration>, u64)> = None;
     let mut is_open = false;
     let mut away: Option<Duration> = None;
     for data in &built.data {
         match data.driver.mirror_state(STALL).await {
             Ok(MirrorState::Synced { pending_bytes, behind }) => {
-                let (worst, bytes) = lag.unwrap_or_default();
-                lag = Some((worst.max(behind), bytes + pending_bytes));
+                // What is pending under a synchronous mirror was answered to nobody.
+                let behind = if data.spec.mode == Mode::Sync { Some(Duration::ZERO) } else { behind };
+                let (worst, bytes) = lag.unwrap_or((Some(Duration::ZERO), 0));
+                lag = Some((worst.zip(behind).map(|(worst, behind)| worst.max(behind)), bytes + pending_bytes));
             }
             Ok(MirrorState::Away { since, .. }) => away = Some(away.unwrap_or_default().max(since)),
             Ok(MirrorState::Detached { .. }) if was_synced => away = Some(away.unwrap_or_default()),

@@ -1,10 +1,11 @@
 //! Driving open plans to their end, step by step; giving up those whose ground is gone.
 
+use super::is_following;
 use crate::engine::core::Engine;
 use quorum::id::HostName;
 use quorum::ledger::{
-    Command, GrantCause, GroupSpec, GroupState, Incarnation, Initiator, Intent, PlanKind, PlanOutcome, PlanState,
-    StepKind, StepOutcome, StepState, TicketState,
+    Command, DataGate, GrantCause, GroupSpec, GroupState, Incarnation, Initiator, Intent, PlanKind, PlanOutcome,
+    PlanState, StepKind, StepOutcome, StepState, TicketState,
 };
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ const UNTOLD: Duration = Duration::from_secs(2);
 impl Engine {
     pub(super) fn drive(&mut self, plan: &PlanState, state: &GroupState, spec: &GroupSpec) {
         let Some(index) = plan.current_step() else {
-            let outcome = PlanOutcome::Done { measured_rto: None, measured_rpo: None };
+            let (measured_rto, measured_rpo) = self.measured(plan);
+            let outcome = PlanOutcome::Done { measured_rto, measured_rpo };
             self.close(plan, outcome);
             return;
         };
@@ -255,7 +257,11 @@ impl Engine {
             self.end_grant_step(plan, index);
             return;
         }
-        let Some(gate) = self.data_gate(&group, state, &to) else { return };
+        let gate = self.data_gate(&group, state, &to);
+        // A copy that follows asynchronously has everything only once the owner has stopped and drained.
+        if gate.is_none() && !is_following(state, &to) {
+            return;
+        }
         let kind = plan.plan.steps[index].kind;
         if kind == StepKind::Preflight {
             self.done_by_leader(plan, index, "the target is admitted and its copy agrees");
@@ -263,6 +269,7 @@ impl Engine {
         match (&state.intent, state.ticket.as_ref().map(|ticket| ticket.state)) {
             (None, Some(TicketState::Running | TicketState::Granted)) => self.open_intent(plan, &to),
             (Some(intent), Some(TicketState::Stopped { .. })) => {
+                let Some(gate) = gate.filter(|gate| !matches!(gate, DataGate::Lagging { .. })) else { return };
                 let cause = GrantCause::Intent(intent.id);
                 self.try_grant(&group, (&to, gate), cause, Some(plan));
             }
@@ -284,7 +291,8 @@ impl Engine {
     }
 
     pub(super) fn drive_reprotect(&mut self, plan: &PlanState, index: usize, state: &GroupState) {
-        let in_sync = plan.plan.to.as_ref().is_some_and(|to| state.in_sync.contains(to));
+        let has_all = |to: &HostName| state.in_sync.contains(to) || is_following(state, to);
+        let in_sync = plan.plan.to.as_ref().is_some_and(has_all);
         if in_sync && plan.plan.steps[index].kind == StepKind::AwaitInSync {
             self.done_by_leader(plan, index, "the other copy is in sync");
         }

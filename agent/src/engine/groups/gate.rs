@@ -1,11 +1,12 @@
 //! The data gate: what the ledger and a host's own copy say about a grant to that host (protocol §7).
 
+use super::is_following;
 use crate::engine::core::Engine;
 use crate::engine::effect::Effect;
 use crate::engine::leader::CopyAnswer;
 use crate::engine::message::Message;
 use quorum::id::{Generation, GroupName, HostName};
-use quorum::ledger::{CopyCheck, DataGate, GroupState};
+use quorum::ledger::{CopyCheck, DataGate, GroupState, LossMeasure};
 use std::time::Duration;
 
 /// What a host said of its copy counts this long before a grant.
@@ -23,12 +24,56 @@ impl Engine {
         let own = compare(&answer, state)?;
         let generation = state.generation;
         if state.in_sync.contains(host) {
+            self.tell_gate(group, None);
             return Some(DataGate::InSync { generation, own });
         }
         let accepted = self.ledger.losses().iter().find(|(_, loss)| {
             loss.asked.group == *group && loss.asked.copy == *host && loss.asked.epoch == state.epoch
         });
-        accepted.map(|(index, _)| DataGate::Accepted { acceptance: *index, own })
+        if let Some((index, _)) = accepted {
+            let acceptance = *index;
+            self.tell_gate(group, None);
+            return Some(DataGate::Accepted { acceptance, own });
+        }
+        self.lagging_gate(group, (state, host), own)
+    }
+
+    /// An asynchronous copy may be activated while it lacks no more than the group allows. No time is taken off for the
+    /// lease of the source: its own voter went with it, and a voter that isn't heard counts as having granted until now.
+    fn lagging_gate(
+        &mut self,
+        group: &GroupName,
+        (state, host): (&GroupState, &HostName),
+        own: CopyCheck,
+    ) -> Option<DataGate> {
+        let target = self.ledger.group_spec(group)?.target_rpo;
+        let heard = self.lag_heard(group, state);
+        let measured = heard.filter(|_| is_following(state, host) && own == CopyCheck::Agrees);
+        match measured {
+            Some((lag, since_attested)) if lag + since_attested <= target => {
+                self.tell_gate(group, None);
+                let loss = LossMeasure { lag, since_attested, granted_after: None };
+                Some(DataGate::Lagging { generation: state.generation, own, loss })
+            }
+            _ => {
+                let figure = match self.expected_loss(group, state, host) {
+                    Some(loss) => format!("what was written in the last {:.1} s", loss.as_secs_f64()),
+                    None => "nobody here can say how much".to_owned(),
+                };
+                let because = format!("{host}'s copy ({own:?}) lacks {figure}; the target is {target:?}");
+                self.tell_gate(group, Some(because));
+                None
+            }
+        }
+    }
+
+    fn tell_gate(&mut self, group: &GroupName, because: Option<String>) {
+        if let Some(leading) = &mut self.leading {
+            match because {
+                Some(because) => leading.gate_told.insert(group.clone(), because),
+                None => leading.gate_told.remove(group),
+            };
+        }
     }
 
     /// What `host` says of its copy, if it said so just now; asks it otherwise. An answer that stands in the way is
@@ -96,7 +141,7 @@ impl Engine {
 }
 
 /// What a host's own copy says, compared with the ledger; `None` if it has no copy at all.
-fn compare(answer: &CopyAnswer, state: &GroupState) -> Option<CopyCheck> {
+pub(super) fn compare(answer: &CopyAnswer, state: &GroupState) -> Option<CopyCheck> {
     if let Some(check) = answer.check {
         return Some(check);
     }

@@ -5,9 +5,12 @@
 mod birth;
 mod drive;
 mod gate;
+mod loss;
 mod place;
 mod plan;
 mod protect;
+
+pub(super) use loss::{DataSeen, is_following};
 
 use crate::engine::core::Engine;
 use quorum::id::GroupName;

@@ -1,5 +1,6 @@
 //! Where a group would go, and whether it could go by itself.
 
+use super::is_following;
 use crate::engine::core::Engine;
 use crate::engine::status::PossibleLine;
 use crate::placement::{Candidate, Choice, Rejection, choose};
@@ -35,7 +36,7 @@ impl Engine {
                 in_maintenance: self.ledger.maintenance_of(host).is_some(),
                 is_held: self.ledger.hold_of(host).is_some() || flapping(host),
                 is_barred: state.pin.is_some(),
-                has_data: spec.volumes.is_empty() || state.in_sync.contains(host),
+                has_data: spec.volumes.is_empty() || state.in_sync.contains(host) || is_following(state, host),
                 load: self.ledger.groups_on(host).count(),
             })
             .collect();
@@ -76,6 +77,18 @@ impl Engine {
         let choice = self.choose_for(state, spec);
         match choice.host {
             None => no(format!("no other host could run it now{}", reasons(&choice))),
+            Some(host) if is_following(state, &host) && !state.in_sync.contains(&host) => {
+                let lag = self.lag_heard(group, state).map(|(lag, since)| lag + since);
+                // At least the lease has to run out before it is taken over.
+                match lag.map(|lag| lag + self.timing.lease) {
+                    Some(loss) if loss <= spec.target_rpo => PossibleLine {
+                        possible: true,
+                        because: format!("to {host}, losing what was written in the last {loss:?} or so"),
+                    },
+                    Some(loss) => no(format!("{host} would lose some {loss:?}, the target is {:?}", spec.target_rpo)),
+                    None => no(format!("nobody here knows how far {host} is behind")),
+                }
+            }
             Some(host) if !spec.volumes.is_empty() && !state.in_sync.contains(&host) => {
                 no(format!("{host} has no copy in sync"))
             }

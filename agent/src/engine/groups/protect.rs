@@ -1,5 +1,6 @@
 //! While the owner lives: a copy in sync elsewhere, and the way home (protocol §8, I19).
 
+use super::is_following;
 use crate::engine::core::Engine;
 use crate::failover::Route;
 use quorum::id::{GroupName, HostName};
@@ -21,7 +22,8 @@ impl Engine {
     ) -> bool {
         let now = self.now.moment;
         let owner = &ticket.of.host;
-        if spec.volumes.is_empty() || state.in_sync.iter().any(|host| host != owner) {
+        let is_safe = |host: &&HostName| *host != owner && (state.in_sync.contains(*host) || is_following(state, host));
+        if spec.volumes.is_empty() || spec.hosts().any(|host| is_safe(&host)) {
             return false;
         }
         let settled = |host: &HostName| {
@@ -49,7 +51,11 @@ impl Engine {
             return;
         }
         let home = spec.places.get(&spec.home).into_iter().flat_map(|place| &place.hosts);
-        let Some(target) = home.into_iter().find(|host| state.in_sync.contains(*host)).cloned() else { return };
+        let Some(target) =
+            home.into_iter().find(|host| state.in_sync.contains(*host) || is_following(state, host)).cloned()
+        else {
+            return;
+        };
         let Some(leading) = &mut self.leading else { return };
         let since = *leading.protected.entry(group.clone()).or_insert(now);
         let healthy = leading.healthy.get(&target).copied();

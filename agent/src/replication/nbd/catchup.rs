@@ -161,6 +161,27 @@ impl Source {
         Ok((done?, since.elapsed()))
     }
 
+    /// The guest stands still until the mirror has taken everything, or the limit is over.
+    pub(super) async fn even_out(&self, limit: Duration) -> Result<bool, ReplicationError> {
+        let monitor = self.monitor().await.map_err(unknown)?;
+        if !monitor.execute(orders::query_status {}).await.map_err(unknown)?.running {
+            return Ok(false);
+        }
+        self.add_bitmap(&monitor, PAUSE_MARK).await?;
+        let stopped = monitor.execute(orders::stop {}).await.map(drop).map_err(unknown);
+        let until = Instant::now() + limit;
+        let mut is_even = Ok(false);
+        while stopped.is_ok() && Instant::now() < until {
+            is_even = self.is_even(&monitor).await;
+            if !matches!(is_even, Ok(false)) {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.run_on(&monitor).await?;
+        stopped.and(is_even)
+    }
+
     async fn run_on(&self, monitor: &Qmp) -> Result<(), ReplicationError> {
         monitor.execute(orders::cont {}).await.map(drop).map_err(unknown)?;
         self.forget_bitmap(monitor, PAUSE_MARK).await

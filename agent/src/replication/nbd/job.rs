@@ -49,8 +49,8 @@ struct Seen {
     current: u64,
     /// When it was last seen to have taken something, or to have nothing to take.
     moved: Instant,
-    /// When nothing was pending last.
-    even: Instant,
+    /// When nothing was pending last; none if that was never seen.
+    even: Option<Instant>,
 }
 
 impl Tracker {
@@ -73,14 +73,14 @@ impl Tracker {
         }
         match job.status.as_str() {
             "ready" | "standby" => {
-                MirrorState::Synced { pending_bytes, behind: now.saturating_duration_since(seen.even) }
+                MirrorState::Synced { pending_bytes, behind: seen.even.map(|even| now.saturating_duration_since(even)) }
             }
             _ => MirrorState::Copying { done_bytes: job.current, total_bytes: job.total },
         }
     }
 
     fn follow(&mut self, job: &Job, now: Instant) -> &Seen {
-        let fresh = || Seen { id: job.id.clone(), current: job.current, moved: now, even: now };
+        let fresh = || Seen { id: job.id.clone(), current: job.current, moved: now, even: None };
         let seen = self.seen.get_or_insert_with(fresh);
         if seen.id != job.id {
             *seen = fresh();
@@ -89,7 +89,7 @@ impl Tracker {
             (seen.current, seen.moved) = (job.current, now);
         }
         if job.pending() == 0 {
-            seen.even = now;
+            seen.even = Some(now);
         }
         seen
     }
@@ -117,12 +117,19 @@ mod tests {
         // A write begins: it has the stall from then on.
         let mut now = 3_600_010;
         let state = tracker.look(Some(&job("ready", 10, 14)), at(now), STALL);
-        assert_eq!(state, MirrorState::Synced { pending_bytes: 4, behind: Duration::from_millis(10) });
+        assert_eq!(state, MirrorState::Synced { pending_bytes: 4, behind: Some(Duration::from_millis(10)) });
         now += 299;
         assert!(matches!(tracker.look(Some(&job("ready", 10, 14)), at(now), STALL), MirrorState::Away { .. }));
         // Something is taken: it is back, though not yet even.
         let state = tracker.look(Some(&job("ready", 12, 14)), at(now + 1), STALL);
         assert!(matches!(state, MirrorState::Synced { pending_bytes: 2, .. }), "{state:?}");
+    }
+
+    #[test]
+    fn a_lag_that_was_never_seen_even_is_unknown_and_not_zero() {
+        let mut tracker = Tracker::default();
+        let state = tracker.look(Some(&job("ready", 10, 14)), Instant::now(), STALL);
+        assert_eq!(state, MirrorState::Synced { pending_bytes: 4, behind: None });
     }
 
     #[test]

@@ -241,6 +241,15 @@ impl Replication for Nbd {
         Box::pin(self.source.state(stall))
     }
 
+    fn even_out(&self, limit: Duration) -> Doing<'_, Result<bool, ReplicationError>> {
+        Box::pin(async move {
+            let source = Arc::clone(&self.source);
+            // In a task of its own: whoever gives up waiting doesn't leave a guest standing still.
+            let evening = tokio::spawn(async move { source.even_out(limit).await });
+            evening.await.map_err(|error| ReplicationError::Unknown { because: error.to_string() })?
+        })
+    }
+
     fn release_writes(&self) -> Doing<'_, Result<(), ReplicationError>> {
         Box::pin(self.source.release())
     }

@@ -201,6 +201,14 @@ impl Source {
         })
     }
 
+    /// Looks, and says whether nothing is pending.
+    pub(super) async fn is_even(&self, monitor: &Qmp) -> Result<bool, ReplicationError> {
+        let job = self.job(monitor).await.map_err(unknown)?;
+        let mut tracker = self.tracker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let state = tracker.look(job.as_ref(), Instant::now(), RELEASE_LIMIT);
+        Ok(matches!(state, MirrorState::Synced { pending_bytes: 0, .. }))
+    }
+
     pub(super) async fn release(&self) -> Result<(), ReplicationError> {
         let monitor = self.monitor().await.map_err(unknown)?;
         self.clear(&monitor).await

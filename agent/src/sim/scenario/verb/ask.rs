@@ -187,7 +187,15 @@ fn moved(words: &mut Words<'_>, kind: PlanKind) -> Result<Make, String> {
     let to: Option<HostName> = if words.took("to") { Some(words.host()?) } else { None };
     Ok(Box::new(move |_| {
         let (group, to) = (group.clone(), to.clone());
-        Ok(Request::Move(Move { kind, group, to, toward: None, reason: "scenario".into(), dry_run: false }))
+        Ok(Request::Move(Move {
+            kind,
+            group,
+            to,
+            toward: None,
+            reason: "scenario".into(),
+            dry_run: false,
+            accept_loss: false,
+        }))
     }))
 }
 
