@@ -79,11 +79,11 @@ async fn the_probe_guest_runs_under_emulation_and_an_accelerator_that_fails_it_i
     need("qemu-system-x86_64", "qemu-system-x86");
     let folder = tempfile::tempdir().unwrap();
     let qemu = Program::find("qemu-system-x86_64").unwrap();
-    assert_eq!(accelerator::try_out(&qemu, "tcg", folder.path()).await, Ok(()));
-    let refused = accelerator::try_out(&qemu, "no-such-accelerator", folder.path()).await.unwrap_err();
+    assert_eq!(accelerator::try_out(&qemu, "tcg", folder.path(), PATIENCE).await, Ok(()));
+    let refused = accelerator::try_out(&qemu, "no-such-accelerator", folder.path(), PATIENCE).await.unwrap_err();
     assert!(refused.contains("no-such-accelerator did not run a guest"), "{refused}");
     // Whatever this machine's KVM is worth, the choice agrees with what the probe guest found.
-    let works = accelerator::try_out(&qemu, "kvm", folder.path()).await;
+    let works = accelerator::try_out(&qemu, "kvm", folder.path(), accelerator::PROBE_LIMIT).await;
     let chosen = accelerator::choose(&qemu, AcceleratorChoice::Auto, folder.path()).await.unwrap();
     assert_eq!(chosen.name, if works.is_ok() { "kvm" } else { "tcg" }, "{chosen:?}");
     assert_eq!(accelerator::choose(&qemu, AcceleratorChoice::Kvm, folder.path()).await.is_ok(), works.is_ok());

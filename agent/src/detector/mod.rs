@@ -7,6 +7,9 @@
 //!     │ grace over             └───────────── three fresh beats in a row ─────────┘
 //!     └──────────────────────────────────────────────────────────────────────► Suspect
 //! ```
+//! A peer whose beats arrive and say, for longer than T_D, that it doesn't hear this observer is suspect as well: no
+//! grant reaches it, so its lease ends as if it were silent. It is trusted again as soon as it hears.
+//!
 //! A judgement is one observer's own and never more than a suspicion: only the quorum declares.
 //! Invariant: silence is measured between *kernel receive moments* of this machine, so an observer that paused does
 //! not take its own pause for a peer's silence.

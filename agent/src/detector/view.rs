@@ -4,6 +4,7 @@ use super::arrivals::Arrivals;
 use super::health::Health;
 use quorum::id::{AgentInstance, HostName, SiteName};
 use quorum::moment::Moment;
+use quorum::mutants;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -40,10 +41,12 @@ pub enum Judgement {
     Awaited,
     /// Heard on at least one path.
     Trusted,
-    /// Silent on all paths.
+    /// Silent on all paths, or deaf to this observer.
     Suspect {
-        /// When the silence outgrew the expectation.
+        /// When the silence outgrew the expectation, or the deafness was believed.
         since: Moment,
+        /// It is heard, and says that it doesn't hear this observer: its lease can't be renewed from here.
+        deaf: bool,
     },
 }
 
@@ -80,6 +83,10 @@ struct Peer {
     registered: Moment,
     /// Refuted suspicions, fading; each widens the margin by a quarter.
     refuted: u32,
+    /// Since when each of its beats says that it doesn't hear this observer.
+    deaf_since: Option<Moment>,
+    /// Its agent has heard this observer in its life.
+    was_echoed: bool,
 }
 
 /// The view.
@@ -106,6 +113,8 @@ impl Detector {
                 judgement: Judgement::Awaited,
                 registered: now,
                 refuted: 0,
+                deaf_since: None,
+                was_echoed: false,
             });
             peer.site.clone_from(site);
         }
@@ -123,8 +132,22 @@ impl Detector {
         if peer.agent != Some(heard.agent) {
             peer.agent = Some(heard.agent);
             peer.paths.clear();
+            (peer.deaf_since, peer.was_echoed) = (None, false);
         }
         peer.paths.entry(heard.path).or_insert_with(|| Arrivals::new(every)).heard(heard.seq, heard.at)
+    }
+
+    /// Takes what a peer's newest beat says of how long ago it heard this observer; `None`: never in its agent's life.
+    /// One beat alone proves nothing: a peer that was paused says so too, before it has read what waits for it.
+    pub fn echoed(&mut self, from: &HostName, age: Option<Duration>, at: Moment) {
+        let limit = self.params.detection;
+        let Some(peer) = self.peers.get_mut(from) else { return };
+        peer.was_echoed |= age.is_some();
+        if age.is_some_and(|age| age <= limit) || mutants::on("detector.ignores_deafness") {
+            peer.deaf_since = None;
+        } else {
+            peer.deaf_since.get_or_insert(at);
+        }
     }
 
     /// Judges every peer at `now`. The caller has handed in everything that the kernel had received before.
@@ -194,10 +217,23 @@ impl Peer {
         widened.min(most.max(params.margin()) + params.detection * stretch)
     }
 
+    /// When what it says of its own hearing is believed: a peer that has just begun needs to shake hands first.
+    fn deaf_at(&self, params: Params) -> Option<Moment> {
+        let since = self.deaf_since?;
+        let grace = if self.was_echoed { params.detection } else { AWAITED };
+        Some(since.plus(grace))
+    }
+
     fn suspect_at(&self, params: Params, stretch: u32) -> Option<Moment> {
         if matches!(self.judgement, Judgement::Suspect { .. }) {
             return None;
         }
+        let silent_at = self.silent_at(params, stretch);
+        [silent_at, self.deaf_at(params)].into_iter().flatten().min()
+    }
+
+    /// When the silence on all its paths outgrows what was expected.
+    fn silent_at(&self, params: Params, stretch: u32) -> Option<Moment> {
         if self.paths.is_empty() {
             return Some(self.registered.plus(AWAITED));
         }
@@ -212,16 +248,19 @@ impl Peer {
                     let silent_at = path.expected().map(|at| at.plus(self.margin(path, params, stretch)));
                     path.fresh_in_a_row() >= TRUST_AFTER && silent_at.is_some_and(|at| !now.either_reached(at))
                 };
-                if self.paths.values().any(fresh) {
+                if self.deaf_since.is_none() && self.paths.values().any(fresh) {
                     self.judgement = Judgement::Trusted;
                     self.refuted = (self.refuted + 1).min(8);
                 }
             }
             Judgement::Awaited | Judgement::Trusted => {
                 // The waiter's clock: a host is called silent only when both clocks say so.
-                if self.suspect_at(params, stretch).is_some_and(|at| now.both_reached(at)) {
-                    self.judgement = Judgement::Suspect { since: now };
+                let is_over = |at: Option<Moment>| at.is_some_and(|at| now.both_reached(at));
+                if is_over(self.silent_at(params, stretch)) {
+                    self.judgement = Judgement::Suspect { since: now, deaf: false };
                     self.paths.values_mut().for_each(Arrivals::silenced);
+                } else if is_over(self.deaf_at(params)) {
+                    self.judgement = Judgement::Suspect { since: now, deaf: true };
                 } else if !self.paths.is_empty() {
                     self.judgement = Judgement::Trusted;
                 }
@@ -232,6 +271,10 @@ impl Peer {
     fn because(&self, now: Moment) -> String {
         let last = self.paths.values().filter_map(Arrivals::last).map(|(_, at)| at).max();
         match (self.judgement, last) {
+            (Judgement::Suspect { deaf: true, .. }, _) => {
+                let span = self.deaf_since.map(|since| now.held_since(since)).unwrap_or_default();
+                format!("its beats arrive and say, for {} ms now, that it doesn't hear this host", span.as_millis())
+            }
             (Judgement::Suspect { .. }, Some(at)) => {
                 format!("silent for {} ms on all paths", now.held_since(at).as_millis())
             }
@@ -333,5 +376,51 @@ mod tests {
         let health = Health::new(PARAMS.beat);
         assert!(detector.judge(ms(2_900), &health).is_empty());
         assert_eq!(detector.judge(ms(3_000), &health).len(), 3);
+    }
+
+    /// a1 speaks every 50 ms until `until`, and hears us up to `deaf_from`.
+    fn one_way(deaf_from: u64, until: u64) -> Detector {
+        let mut detector = detector();
+        let health = Health::new(PARAMS.beat);
+        for at in (1_000..until).step_by(50) {
+            beat(&mut detector, "a1", at / 50, at);
+            let age = at.saturating_sub(deaf_from);
+            detector.echoed(&host("a1"), Some(Duration::from_millis(age)), ms(at));
+            detector.judge(ms(at), &health);
+        }
+        detector
+    }
+
+    fn is_deaf(detector: &Detector) -> bool {
+        matches!(detector.judgement(&host("a1")), Some(Judgement::Suspect { deaf: true, .. }))
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_and_hears_nothing_is_suspect() {
+        // Deaf from 2 s: its echo is too old at 2.4 s, and is believed one detection time later.
+        assert!(!is_deaf(&one_way(2_000, 2_750)));
+        assert!(is_deaf(&one_way(2_000, 2_801)));
+        let mut detector = one_way(2_000, 2_801);
+        detector.echoed(&host("a1"), Some(Duration::ZERO), ms(2_850));
+        beat(&mut detector, "a1", 57, 2_850);
+        detector.judge(ms(2_850), &Health::new(PARAMS.beat));
+        assert_eq!(detector.judgement(&host("a1")), Some(Judgement::Trusted));
+    }
+
+    #[test]
+    fn one_beat_of_a_peer_that_was_paused_says_nothing_of_its_hearing() {
+        let mut detector = one_way(u64::MAX, 2_000);
+        detector.echoed(&host("a1"), Some(Duration::from_secs(2)), ms(2_000));
+        detector.echoed(&host("a1"), Some(Duration::ZERO), ms(2_050));
+        beat(&mut detector, "a1", 60, 3_000);
+        detector.judge(ms(3_000), &Health::new(PARAMS.beat));
+        assert!(!is_deaf(&detector));
+    }
+
+    #[cfg(feature = "mutants")]
+    #[test]
+    fn an_observer_that_ignores_deafness_is_noticed() {
+        let _planted = quorum::mutants::plant("detector.ignores_deafness");
+        assert!(!is_deaf(&one_way(2_000, 2_801)));
     }
 }

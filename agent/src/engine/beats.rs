@@ -12,6 +12,7 @@ use quorum::lease::LeaseRequest;
 use quorum::ledger::Class;
 use quorum::moment::Moment;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What every beat of this step says alike.
 const PADDING_BYTES: usize = DATAGRAM_BYTES_MAX * 2 / 3;
@@ -153,7 +154,20 @@ impl Engine {
         if let Some(lag) = &beat.lag {
             self.on_lag(&from, lag, received);
         }
+        self.take_echo(&from, &beat, received);
         self.heard.insert(from, LastBeat { beat, at: received });
+    }
+
+    /// Only a voter is echoed, and only a host that is admitted owes the quorum its hearing; whoever hears again is told.
+    fn take_echo(&mut self, from: &HostName, beat: &Beat, received: Moment) {
+        if !self.voter_hosts().values().any(|voter| *voter == self.me.host) {
+            return;
+        }
+        let echo = beat.echoes.iter().find(|echo| echo.voter == self.me.host);
+        let age = echo.map(|echo| Duration::from_millis(echo.age_ms.into()));
+        if beat.hello.host_epoch.is_some() || age.is_some_and(|age| age <= self.timing.detection) {
+            self.detector.echoed(from, age, received);
+        }
     }
 
     /// Turns silence into judgements.

@@ -39,6 +39,8 @@ impl Engine {
     /// What every voter says, this one included.
     fn reporters(&self) -> Vec<Reporter> {
         let now = self.now.moment;
+        let is_deaf =
+            |host: &HostName| matches!(self.detector.judgement(host), Some(Judgement::Suspect { deaf: true, .. }));
         let report = |host: &HostName, site: &SiteName| {
             if *host == self.me.host {
                 let (sites, hosts) = self.detector.suspects();
@@ -56,7 +58,8 @@ impl Engine {
             Reporter {
                 host: host.clone(),
                 site: site.clone(),
-                age: last.map(|last| now.held_since(last.at)),
+                // A voter that hears nobody makes no progress: that it hears its own site speaks for nothing.
+                age: last.map(|last| now.held_since(last.at)).filter(|_| !is_deaf(host)),
                 abstains: suspicions.is_some_and(|suspicions| suspicions.abstains),
                 sites: suspicions.map(|s| s.sites.iter().cloned().collect()).unwrap_or_default(),
                 hosts: suspicions.map(|s| s.hosts.iter().cloned().collect()).unwrap_or_default(),
@@ -107,7 +110,7 @@ impl Engine {
         let now = self.now.moment;
         let granted = self.voting.as_ref().map(|voting| voting.lease.last_grant(&of.host)).unwrap_or_default();
         let silent_for = match self.detector.judgement(&of.host) {
-            Some(Judgement::Suspect { since }) => now.waited_since(since),
+            Some(Judgement::Suspect { since, .. }) => now.waited_since(since),
             Some(Judgement::Trusted | Judgement::Awaited) | None => Duration::ZERO,
         };
         let groups = self.ledger.groups_on(&of.host);

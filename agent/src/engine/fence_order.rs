@@ -364,7 +364,7 @@ impl Engine {
     /// What this agent knows that speaks for a host's being harmless.
     fn signs_for(&self, host: &HostName) -> Vec<String> {
         let mut signs = Vec::new();
-        if let Some(Judgement::Suspect { since }) = self.detector.judgement(host) {
+        if let Some(Judgement::Suspect { since, deaf: false }) = self.detector.judgement(host) {
             signs.push(format!("{host} is silent here for {}", seconds(self.now.moment.held_since(since))));
         }
         let incarnations = self.ledger.host(host).into_iter().flat_map(|state| &state.incarnations);

@@ -10,8 +10,9 @@ use crate::event::Event;
 use crate::heartbeat::{Datagram, KeeperState};
 use quorum::id::{GroupName, HostEpoch, HostName, VoterId};
 use quorum::lease::{self, Claim, Holder, LeaseRequest};
-use quorum::ledger::{Command, Evidence, Incarnation, Observation, RetiredBecause, TicketState};
+use quorum::ledger::{Command, Ended, Evidence, Incarnation, Observation, RetiredBecause, TicketState};
 use quorum::moment::Moment;
+use quorum::mutants;
 use std::collections::BTreeMap;
 
 /// The holder's side of the lease and the last record.
@@ -63,6 +64,7 @@ impl Engine {
     /// Holder, record, attestation: everything that follows from admission and page.
     pub(super) fn keep_lease(&mut self) {
         self.forward_attestation();
+        self.end_if_lost();
         let Some(me) = self.my_incarnation() else {
             if let Some(holder) = self.keeper.holder.take() {
                 self.lose_lease(holder.claim().host_epoch, "the host epoch is over");
@@ -154,6 +156,35 @@ impl Engine {
             expires,
             sequence: self.keeper.sequence,
             armed,
+        };
+        self.keeper.written = Some(order.clone());
+        self.effects.push(Effect::Keeper(order));
+    }
+
+    /// Declared lost while alive: the keeper is told to end everything now, not when the lease runs out, so that its
+    /// attestation can speak before the voters' waits are over (protocol §5). An expiry long past is that order.
+    fn end_if_lost(&mut self) {
+        let Some(page) = self.keeper.page.as_ref().filter(|page| page.state == KeeperState::Armed) else { return };
+        let Some(he) = page.host_epoch else { return };
+        let instance = page.instance;
+        let of = Incarnation { host: self.me.host.clone(), he };
+        let is_lost = self
+            .ledger
+            .incarnation(&of)
+            .is_some_and(|state| matches!(state.ended, Some(Ended::Lost { .. })) && state.boot == Some(self.me.boot));
+        let is_told = self.keeper.written.as_ref().is_some_and(|order| order.expires == Moment::default());
+        if !is_lost || is_told || mutants::on("engine.lost_host_waits") {
+            return;
+        }
+        self.keeper.sequence += 1;
+        let order = KeeperOrder {
+            era: self.ledger.era(),
+            host_epoch: he,
+            boot: self.me.boot,
+            instance,
+            expires: Moment::default(),
+            sequence: self.keeper.sequence,
+            armed: self.armed_set(&of),
         };
         self.keeper.written = Some(order.clone());
         self.effects.push(Effect::Keeper(order));

@@ -46,17 +46,17 @@ pub async fn choose(qemu: &Program, choice: AcceleratorChoice, folder: &Path) ->
 /// Whether KVM runs a guest, tried once in the life of this process.
 async fn kvm(qemu: &Program, folder: &Path) -> Result<(), String> {
     static TRIED: OnceCell<Result<(), String>> = OnceCell::const_new();
-    TRIED.get_or_init(|| try_out(qemu, "kvm", folder)).await.clone()
+    TRIED.get_or_init(|| try_out(qemu, "kvm", folder, PROBE_LIMIT)).await.clone()
 }
 
-/// Runs the probe guest under `accelerator`.
+/// Runs the probe guest under `accelerator`; within `limit` it must report.
 ///
 /// # Errors
 /// Why it can't be used.
-pub async fn try_out(qemu: &Program, accelerator: &str, folder: &Path) -> Result<(), String> {
+pub async fn try_out(qemu: &Program, accelerator: &str, folder: &Path, limit: Duration) -> Result<(), String> {
     let rom = folder.join(format!("probe-{accelerator}.rom"));
     std::fs::write(&rom, probe_rom()?).map_err(|error| format!("write the probe guest: {error}"))?;
-    let run = Invocation::new(qemu, PROBE_LIMIT)
+    let run = Invocation::new(qemu, limit)
         .args(["-accel", accelerator, "-machine", "q35", "-m", "4", "-nodefaults", "-no-user-config"])
         .args(["-display", "none", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-bios"])
         .arg(&rom)
