@@ -6,10 +6,15 @@
 //! command. `make swarm SEEDS=n` runs many in a build of its own; `make swarm SEED=n` tells one as a trace.
 //! Seeds that once failed are in `tests/seeds.txt`, each with its reason, and are run first.
 
+#[path = "swarm/aim.rs"]
+mod aim;
 #[path = "swarm/cluster.rs"]
 mod cluster;
 #[path = "swarm/faults.rs"]
 mod faults;
+#[cfg(feature = "mutants")]
+#[path = "swarm/hunt.rs"]
+mod hunt;
 #[path = "swarm/interrupt.rs"]
 mod interrupt;
 #[cfg(feature = "mutants")]
@@ -19,6 +24,8 @@ mod planted;
 mod run;
 #[path = "swarm/table.rs"]
 mod table;
+#[path = "swarm/unreached.rs"]
+mod unreached;
 
 use run::Failure;
 use std::sync::Mutex;

@@ -3,8 +3,9 @@
 use antipode::engine::{Answer, Engine, Request};
 use antipode::sim::{Random, Tuning, Violation, World, WorldSpec};
 use quorum::id::{GroupName, HostName, SiteName, VoterId};
-use quorum::ledger::{Command, Decision, Person, PersonKey};
+use quorum::ledger::{Class, Command, Decision, Person, PersonKey};
 use quorum::timing::{Measured, Timing};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Which groups there are, and how they are protected.
@@ -16,12 +17,16 @@ pub enum Shape {
     Two,
     /// One that waits for a person's word before it is moved.
     Asking,
+    /// As `Plain`, but leases prove nothing: devices do, or a person.
+    Fenced,
 }
 
 /// One run's cluster.
 pub struct Cluster {
     pub shape: Shape,
     pub is_on_blocks: bool,
+    /// The network of the fence devices is cut until everything is healed.
+    pub is_blind: bool,
     pub world: World,
 }
 
@@ -61,6 +66,28 @@ name = "ng-1"
 site = "nagoya"
 "#;
 
+/// Devices of the two hosts that run groups, and how long a sign of life speaks against an override.
+const DEVICES: &str = r#"
+[[device]]
+name = "bmc-tk-1"
+kind = "command"
+program = "/usr/lib/antipode/bmc"
+wired = "ops-1, 2026-03-02"
+[[device]]
+name = "bmc-os-1"
+kind = "command"
+program = "/usr/lib/antipode/bmc"
+wired = "ops-1, 2026-03-02"
+"#;
+
+/// The spec in which each of them has a device.
+fn fenced(spec: &str) -> String {
+    let fencing = |name: &str| format!("name = \"{name}\"\nfencing = [[\"bmc-{name}\"]]\n");
+    let spec = spec.replace("name = \"tk-1\"\n", &fencing("tk-1")).replace("name = \"os-1\"\n", &fencing("os-1"));
+    let spec = spec.replace("name = \"swarm\"\n", "name = \"swarm\"\ncontrary_fresh = \"5s\"\n");
+    spec.replace("accept = [", "accept = [\"powered-off\", ") + DEVICES
+}
+
 fn group_toml(name: &str, (tier, home): (&str, &str), has_data: bool) -> String {
     let volume = "[[group.volume]]\nname = \"root\"\nreplication = { kind = \"nbd\", mode = \"sync\" }\n";
     format!(
@@ -88,6 +115,7 @@ fn spec_of(shape: Shape) -> String {
         Shape::Plain => group_toml("erp", ("auto", "tokyo"), true),
         Shape::Two => group_toml("erp", ("auto", "tokyo"), true) + &group_toml("web", ("auto", "osaka"), false),
         Shape::Asking => group_toml("erp", ("approve", "tokyo"), true),
+        Shape::Fenced => return fenced(&(HEAD.to_owned() + &group_toml("erp", ("auto", "tokyo"), true))),
     };
     HEAD.to_owned() + &groups
 }
@@ -103,16 +131,26 @@ pub fn slow() -> Timing {
 }
 
 impl Cluster {
-    /// A cluster of this seed, everything off.
-    pub fn new(seed: u64, is_traced: bool) -> Self {
+    /// A cluster of this seed, everything off; of this shape, if one is asked for.
+    pub fn new(seed: u64, asked: Option<Shape>, is_traced: bool) -> Self {
         let mut random = Random::new(seed ^ 0xC1_05_7E_12);
-        let shape = match random.below(5) {
+        let drawn = match random.below(5) {
+            _ if seed % 8 == 2 => Shape::Fenced,
             0 => Shape::Two,
             1 => Shape::Asking,
             _ => Shape::Plain,
         };
+        let shape = asked.unwrap_or(drawn);
         // At least one in twenty on the production store.
-        Self::of_shape(seed, (shape, seed.is_multiple_of(16)), is_traced)
+        let mut cluster = Self::of_shape(seed, (shape, seed.is_multiple_of(16)), is_traced);
+        cluster.is_blind = shape == Shape::Fenced && (asked.is_some() || seed % 16 == 2);
+        cluster
+    }
+
+    /// One of this shape, untraced.
+    #[cfg(feature = "mutants")]
+    pub fn of(seed: u64, shape: Shape) -> Self {
+        Self::of_shape(seed, (shape, false), false)
     }
 
     /// The plainest one.
@@ -133,9 +171,22 @@ impl Cluster {
             watchdog_worst: Duration::from_millis(2_200),
             round_trip_max: Duration::from_millis(40),
         };
-        let tuning = Tuning { timing: Some(slow()), is_on_blocks, is_silent: !is_traced, ..Tuning::default() };
+        let classes = match shape {
+            Shape::Fenced => [(host("tk-1"), Class::C), (host("os-1"), Class::C)].into(),
+            Shape::Plain | Shape::Two | Shape::Asking => BTreeMap::new(),
+        };
+        let tuning = Tuning { timing: Some(slow()), is_on_blocks, is_silent: !is_traced, classes };
         let world = World::tuned(&spec, &tuning);
-        Self { shape, is_on_blocks, world }
+        Self { shape, is_on_blocks, is_blind: false, world }
+    }
+
+    /// Before any fault: cuts the network of the fence devices, if that is this run's lot.
+    pub fn blind(&mut self) {
+        let hosts: Vec<HostName> = self.world.hosts.keys().cloned().collect();
+        if self.is_blind {
+            let pairs = hosts.iter().flat_map(|one| hosts.iter().map(move |other| (one.clone(), other.clone())));
+            self.world.fences.cut.extend(pairs);
+        }
     }
 
     /// Boots everything and waits until every group runs and is protected.

@@ -183,6 +183,22 @@ fn draw_one(random: &mut Random) -> Fault {
 }
 
 impl Fault {
+    /// A fault at this time for so long, both in milliseconds, about the host and site of this number.
+    pub const fn of(kind: Kind, (at_ms, span_ms): (u64, u64), one: usize) -> Self {
+        let (at, span) = (Duration::from_millis(at_ms), Duration::from_millis(span_ms));
+        Self { kind, at, span, one, other: (one + 1) % 3, dice: 0 }
+    }
+
+    /// The same about another host and site.
+    pub const fn about(self, one: usize) -> Self {
+        Self { one, other: (one + 1) % 3, ..self }
+    }
+
+    /// The same with another peer.
+    pub const fn toward(self, other: usize) -> Self {
+        Self { other, ..self }
+    }
+
     fn host(&self) -> HostName {
         host(HOSTS[self.one])
     }

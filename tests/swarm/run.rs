@@ -1,7 +1,8 @@
 //! One seed: settle, sixty seconds of faults, heal, converge.
 
+use crate::aim::{self, Aim};
 use crate::cluster::{Cluster, Shape, spoiled, unsettled, until};
-use crate::faults::{self, Fault};
+use crate::faults::{self, Fault, Kind};
 use antipode::engine::{Matter, Order, Request};
 use antipode::sim::{Random, Seen, Violation, World};
 use std::collections::BTreeSet;
@@ -61,9 +62,14 @@ pub fn run(seed: u64, is_traced: bool) -> Outcome {
 }
 
 fn run_whole(seed: u64, is_traced: bool) -> Outcome {
-    let mut cluster = Cluster::new(seed, is_traced);
     let faults = faults::draw(&mut Random::new(seed ^ 0xFA_17));
-    let verdict = live(&mut cluster, &faults);
+    let aim = aim::of(seed, &faults[0]);
+    let mut cluster = Cluster::new(seed, aim.as_ref().map(Aim::shape), is_traced);
+    let kinds: Vec<Kind> = match &aim {
+        Some(aim) => aim.kinds().into(),
+        None => faults.iter().map(|fault| fault.kind).collect(),
+    };
+    let verdict = live(&mut cluster, (aim.as_ref(), &faults));
     let world = &cluster.world;
     let line = |trace: &antipode::sim::Trace| {
         let host = trace.host.as_ref().map_or_else(|| "world".to_owned(), ToString::to_string);
@@ -73,23 +79,28 @@ fn run_whole(seed: u64, is_traced: bool) -> Outcome {
         verdict,
         simulated: Duration::from_nanos(world.now_ns),
         is_on_blocks: cluster.is_on_blocks,
-        kinds: faults.iter().map(|fault| fault.kind.name()).collect(),
+        kinds: kinds.into_iter().map(Kind::name).collect(),
         seen: world.oracle().seen().clone(),
         trace: world.trace.iter().map(line).collect(),
     }
 }
 
-fn live(cluster: &mut Cluster, faults: &[Fault]) -> Result<(), Failure> {
+fn live(cluster: &mut Cluster, (aim, faults): (Option<&Aim>, &[Fault])) -> Result<(), Failure> {
     if !cluster.settle().map_err(Failure::Unsafe)? {
         return Err(Failure::Stuck(format!("before any fault: {}", unsettled(&cluster.world).unwrap_or_default())));
     }
-    storm(&mut cluster.world, faults).map_err(Failure::Unsafe)?;
+    cluster.blind();
+    let stormed = match aim {
+        Some(aim) => aim.storm(&mut cluster.world, STORM),
+        None => storm(&mut cluster.world, faults),
+    };
+    stormed.map_err(Failure::Unsafe)?;
     cluster.world.heal();
     converge(cluster)
 }
 
 /// Begins and ends each fault at its time, marked for coverage while it lasts.
-fn storm(world: &mut World, faults: &[Fault]) -> Result<(), Violation> {
+pub fn storm(world: &mut World, faults: &[Fault]) -> Result<(), Violation> {
     let began = world.now_ns;
     let mut edges: Vec<(Duration, bool, &Fault)> = Vec::new();
     for fault in faults {

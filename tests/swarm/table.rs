@@ -2,6 +2,7 @@
 
 use crate::faults::Kind;
 use crate::run::Outcome;
+use crate::unreached;
 use antipode::sim::Seen;
 use quorum::ledger::{EvidenceKind, PlanKind, Refusal, StepKind};
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ pub struct Table {
 }
 
 /// The steps that plans of this version have, as columns of the table.
-const COLUMNS: [(PlanKind, StepKind); 23] = [
+pub const COLUMNS: [(PlanKind, StepKind); 23] = [
     (PlanKind::Failover, StepKind::AwaitEvidence),
     (PlanKind::Failover, StepKind::AwaitApproval),
     (PlanKind::Failover, StepKind::Grant),
@@ -86,8 +87,11 @@ impl Table {
         let _ = writeln!(text, "hosts lost automatically {}, by a person {}", self.seen.lost.0, self.seen.lost.1);
         let ends = self.seen.outcomes.iter().map(|((kind, how), count)| format!("{} {how} {count}", kind.as_str()));
         let _ = writeln!(text, "plans: {}", ends.collect::<Vec<_>>().join(", "));
-        let refused: Vec<_> = Refusal::CODES.iter().filter(|code| self.seen.refusals.contains(*code)).collect();
-        let _ = writeln!(text, "refusal rules reached ({} of {}): {refused:?}", refused.len(), Refusal::CODES.len());
+        let (reached, rest): (Vec<&str>, Vec<&str>) =
+            Refusal::CODES.iter().copied().partition(|code| self.seen.refusals.contains(code));
+        let _ = writeln!(text, "refusal rules reached ({} of {}): {reached:?}", reached.len(), Refusal::CODES.len());
+        let listed = rest.iter().filter(|code| unreached::rule(code).is_some()).count();
+        let _ = writeln!(text, "refusal rules out of reach, each with its reason and its story: {listed}");
         text
     }
 
@@ -100,21 +104,14 @@ impl Table {
         let mut empty = Vec::new();
         for kind in Kind::ALL {
             for column in COLUMNS.into_iter().filter(|column| !self.has(kind, *column)) {
-                if out_of_reach(kind, column).is_none() {
-                    empty.push(format!("{} x {} {:?}", kind.name(), column.0.as_str(), column.1));
-                }
+                empty.push(format!("{} x {} {:?}", kind.name(), column.0.as_str(), column.1));
             }
         }
-        let evidence =
-            [EvidenceKind::SelfFenced, EvidenceKind::Released, EvidenceKind::Returned, EvidenceKind::Attested];
-        empty.extend(
-            evidence.iter().filter(|kind| !self.seen.evidence.contains(kind)).map(|kind| format!("evidence {kind:?}")),
-        );
+        let evidence = EvidenceKind::ALL.into_iter().filter(|kind| !self.seen.evidence.contains(kind));
+        let evidence = evidence.filter(|kind| unreached::evidence(*kind).is_none());
+        empty.extend(evidence.map(|kind| format!("evidence {kind:?}")));
+        let rules = Refusal::CODES.iter().filter(|code| !self.seen.refusals.contains(*code));
+        empty.extend(rules.filter(|code| unreached::rule(code).is_none()).map(|code| format!("refusal {code}")));
         empty
     }
-}
-
-/// Why a cell can't be reached, if that is so.
-fn out_of_reach(_kind: Kind, _column: (PlanKind, StepKind)) -> Option<&'static str> {
-    None
 }

@@ -3,13 +3,14 @@
 use super::host::{Agent, SimHost};
 use super::network::nanos;
 use super::place::{Place, WorkFault};
+use super::verbs::OF_THE_FUTURE;
 use super::watch::Point;
 use super::world::{Happening, Trace, What, World};
 use crate::engine::{Effect, Engine, Input, Now, Report, Work, WorkId};
 use crate::heartbeat::Datagram;
 use quorum::id::{Epoch, GroupName, HostName};
 use quorum::lease;
-use quorum::replica::{SnapshotWrite, Write};
+use quorum::replica::{Entry, EntryKind, SnapshotWrite, Write};
 
 /// How long the played disk takes to flush.
 const FLUSH_NS: u64 = 1_000_000;
@@ -169,6 +170,9 @@ impl World {
             Some(SnapshotWrite::Install(snapshot)) => Some(snapshot.meta.last.index.0),
             Some(SnapshotWrite::Compact { .. }) | None => None,
         };
+        let is_unknown =
+            |entry: &Entry| matches!(&entry.kind, EntryKind::Normal(data) if data.as_slice() == OF_THE_FUTURE);
+        let unknown = write.entries().iter().find(|entry| is_unknown(entry)).map(|entry| entry.index.0);
         let last = write.entries().last().map(|entry| entry.index.0).or(installed);
         let Some(agent) = self.agent_mut(name).filter(|agent| agent.number == process) else { return };
         let Some(store) = agent.store.as_mut() else { return };
@@ -176,6 +180,9 @@ impl World {
             Ok(persisted) => {
                 if let Some(last) = last {
                     self.oracle.persisted(name, last);
+                }
+                if let Some(unknown) = unknown {
+                    self.oracle.cannot_read(name, unknown);
                 }
                 for persisted in persisted {
                     self.input(name, Input::Persisted(Box::new(persisted)));

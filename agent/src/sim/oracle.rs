@@ -56,6 +56,8 @@ pub struct Oracle {
     open_tasks: BTreeSet<TaskId>,
     lease_grants: BTreeMap<(VoterId, Incarnation), u64>,
     persisted: BTreeMap<HostName, u64>,
+    /// Voters that have an entry on their disk which they can't read, and where.
+    unknown: BTreeMap<HostName, u64>,
     /// L, as it was granted last.
     lease_ns: u64,
     /// Set by whoever plants faults: what is wrong now.
@@ -164,6 +166,9 @@ impl Oracle {
                 continue;
             }
             self.applied.insert(name.clone(), index);
+            if let Some(unknown) = self.unknown.get(name).copied().filter(|unknown| *unknown <= index) {
+                self.breaks("I17", format!("{name} went past entry {unknown}, which it can't read"));
+            }
             let hash = ledger.chain_hash();
             let known = *self.hashes.entry(index).or_insert(hash);
             if known != hash {
@@ -195,6 +200,12 @@ impl Oracle {
             );
             self.breaks("I10", text);
         }
+    }
+
+    /// A voter has an entry on its disk that no agent of this version can read: it applies and grants nothing behind it
+    /// (I17).
+    pub(super) fn cannot_read(&mut self, host: &HostName, index: u64) {
+        self.unknown.entry(host.clone()).or_insert(index);
     }
 
     /// A voter has entries up to here on its disk.

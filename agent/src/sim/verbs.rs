@@ -1,6 +1,7 @@
 //! What tests and scenarios do to a world. Each verb says what it does at this instant; none lets time pass.
 
 use super::disk::SimDisk;
+use super::host::SimHost;
 use super::life::RESTART_NS;
 use super::network::{Link, nanos};
 use super::place::{Place, WorkFault};
@@ -11,6 +12,9 @@ use quorum::id::{GroupName, HostName, SiteName};
 use quorum::ledger::{Person, PersonKey};
 use quorum::storage::{Fault, MemoryDisk};
 use std::time::Duration;
+
+/// No version of an entry begins with this byte.
+pub(super) const OF_THE_FUTURE: [u8; 3] = [250, 1, 2];
 
 /// Power, processes, clocks.
 impl World {
@@ -317,6 +321,14 @@ impl World {
         self.oracle.seen.cells.extend(cells);
     }
 
+    /// What a leader of a newer version would write and this one can't read gets into the log. Returns whether anybody
+    /// leads.
+    pub fn append_unknown(&mut self) -> bool {
+        self.note(None, "an entry of a newer version".into());
+        let agents = self.hosts.values_mut().filter_map(SimHost::engine_mut);
+        agents.filter(|engine| engine.is_leader()).any(|engine| engine.append_raw(OF_THE_FUTURE.to_vec()))
+    }
+
     /// Hands a request to a host's agent; the answer is found under the ticket returned.
     pub fn ask(&mut self, host: &HostName, request: Request) -> u64 {
         let by = Person { name: "operator".into(), key: PersonKey::Local(0) };
@@ -337,6 +349,8 @@ impl World {
         self.note(None, "everything is healed".into());
         self.flow();
         self.network.heal();
+        self.fences.cut.clear();
+        self.fences.stubborn.clear();
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
         for name in &hosts {
             let host = self.hosts.get_mut(name).expect("a host");

@@ -74,6 +74,9 @@ impl Replica {
             // after a crash, with other entries; the only voter becomes leader without ever having waited.
             after.send.append(send_now);
         }
+        if crate::mutants::on("replica.sends_before_durable") {
+            send_now.append(&mut after.send);
+        }
         after.committed = ready.take_committed_entries().iter().map(convert::entry_from_raft).collect();
         after.reads = self.reads_of(ready.take_read_states());
         let number = ready.number();

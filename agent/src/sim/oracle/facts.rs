@@ -228,6 +228,10 @@ impl Oracle {
         if ledger.is_some_and(|ledger| ledger.is_ended(&of)) {
             self.breaks("I5", format!("voter {} granted to {of} after it had applied its end", grant.voter));
         }
+        let host = self.voters.get(&grant.voter).map(|(host, _)| host.clone());
+        if let Some((host, index)) = host.and_then(|host| Some((host.clone(), *self.unknown.get(&host)?))) {
+            self.breaks("I17", format!("{host} granted to {of} with entry {index} on its disk, which it can't read"));
+        }
         self.lease_ns = u64::try_from(grant.lease.as_nanos()).unwrap_or(u64::MAX);
         self.lease_grants.insert((grant.voter, of), now_ns);
     }
