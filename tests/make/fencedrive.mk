@@ -6,7 +6,7 @@ SEEN = tee /dev/stderr | grep -c '^test .* ok$$' | xargs -I N test N -ge
 check-F4: build ## the override: live targets, two people, next incarnation, replay, audit
 	cargo test --locked -p antipode --lib -- sim::fence_tests::an_override sim::fence_tests::an_agreement sim::fence_tests::where_two_people | $(SEEN) 7
 	cargo test --locked -p quorum -- person::tests every_story_goes_as_it_is_told | $(SEEN) 3
-	cargo test --locked -p antipode --features mutants --profile fast --lib -- sim::fence_tests::guards_are_watched | $(SEEN) 7
+	cargo test --locked -p antipode --features mutants --lib -- sim::fence_tests::guards_are_watched | $(SEEN) 7
 	$(PYTHON) -m unittest -v fencedrive.test_people
 	$(PYTHON) -m unittest -v -k test_1 -k test_3 fencedrive.test_live
 
