@@ -241,8 +241,13 @@ class Cluster:
 
     def is_in_sync(self):
         """Whether somebody shows the group as running with its copy in sync."""
-        shown = self.group()
-        return shown.get("state") == "running" and len((shown.get("data") or {}).get("in_sync") or []) > 1
+        return self.is_protected(self.group())
+
+    def is_protected(self, group):
+        """Whether a group is running and another copy is in sync, or follows where no write waits for it."""
+        data = group.get("data") or {}
+        follows = self.options.mode == "async" and data.get("lag_ms") is not None and data.get("expected_loss_ms") is not None
+        return group.get("state") == "running" and (follows or len(data.get("in_sync") or []) > 1)
 
     def dump(self, lines=12):
         """What each host said last, and what the cluster says about the group."""

@@ -208,8 +208,7 @@ class Stage:
         hosts = [h["state"] for h in shown.get("hosts", [])]
         group = next((g for g in shown.get("groups", []) if g["name"] == spec.GROUP), {})
         leads = (shown.get("quorum") or {}).get("leader") in self.cluster.at(WITNESS)
-        in_sync = len((group.get("data") or {}).get("in_sync") or []) > 1
-        runs = group.get("state") == "running" and group.get("site") == home and in_sync
+        runs = group.get("site") == home and self.cluster.is_protected(group)
         if not (leads and runs and hosts and set(hosts) == {"admitted"} and not shown.get("plans")):
             return False
         recent = self.answers(self.now() - 2 * S)

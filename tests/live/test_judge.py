@@ -54,6 +54,15 @@ class Verdicts(unittest.TestCase):
     def test_a_takeover_without_fault_passes(self):
         self.assertEqual(self.word(Stage()), "passed")
 
+    def test_a_lost_answer_passes_only_where_the_story_is_about_it(self):
+        stage = Stage()
+        stage.got = answers("tk-1", 1, range(40), 0.1, 4.9) + answers("os-1", 2, range(38, 80), 8.1, 11.9)
+        self.assertEqual(self.word(stage), "failed")
+        stage.loses = True
+        self.assertEqual(self.word(stage), "passed")
+        stage.got += answers("os-1", 2, [79], 11.95, 11.99)
+        self.assertEqual(self.word(stage), "failed")
+
     def test_one_stamp_inside_another_life_fails(self):
         stage = Stage()
         stage.found += stamps("tk-1", 1, "a", 8.0, 8.01)

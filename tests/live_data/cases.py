@@ -161,6 +161,7 @@ def follows(s):
 @case("async-within-target", ASYNC, last=True)
 def async_within(s):
     """An asynchronous group is taken over within its target, and what is lost lies within the reported measure."""
+    s.loses = True
     s.wait(lambda: follows(s), "the lag is known", 90)
     s.served_at(HOME, s.now(), times=AFTER)
     home, away = s.cluster.at(HOME)[0], s.cluster.at(AWAY)[0]
@@ -182,6 +183,7 @@ def async_within(s):
 @case("async-beyond-target", {"mode": "async", "target_rpo": "6s"}, last=True)
 def async_beyond(s):
     """Beyond its target an asynchronous group is held, with the figure; a person accepts the loss, on record."""
+    s.loses = True
     s.wait(lambda: follows(s), "the lag is known", 90)
     home, away = s.cluster.at(HOME)[0], s.cluster.at(AWAY)[0]
     s.cluster.net.cut(HOME, AWAY, nets=("wan",))

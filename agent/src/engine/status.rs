@@ -495,6 +495,11 @@ impl Engine {
         for group in self.ledger.spec().groups.keys() {
             let Some(state) = self.ledger.group(group) else { continue };
             let Some(ticket) = &state.ticket else { continue };
+            lines.extend(state.diverged.iter().map(|(copy, found)| AttentionLine {
+                code: "data-diverged",
+                text: format!("{group}: {copy}'s copy doesn't fit the log ({found:?}): two sides may have written"),
+                next: format!("look at both copies; bring {} back, its copy goes on", ticket.of.host),
+            }));
             if self.ledger.is_ended(&ticket.of) {
                 let gaps = self.ledger.covering_evidence(group);
                 let gap = gaps.iter().find_map(|(of, proof)| proof.as_ref().err().map(|gap| format!("{of}: {gap}")));

@@ -311,6 +311,13 @@ impl GroupRunner {
         if !self.is_cleared(found, acts) {
             return;
         }
+        if let Some((recorded, counted)) = self.recorded.zip(duty.in_sync).filter(|(mine, theirs)| mine > theirs) {
+            // It has something that the log doesn't know of. Its own word is left as it is: the gate holds such a copy.
+            self.because = format!(
+                "this copy says generation {recorded}, the log counts on {counted}: nothing is written over it"
+            );
+            return;
+        }
         // A copy that was left behind under the same owner is made equal anew: it isn't whole any more.
         let is_whole = duty.in_sync.is_some();
         let is_open = self.export.as_ref() == Some(&(duty.epoch, duty.owner.clone()));

@@ -6,7 +6,7 @@ use crate::engine::effect::Effect;
 use crate::engine::leader::CopyAnswer;
 use crate::engine::message::Message;
 use quorum::id::{Generation, GroupName, HostName};
-use quorum::ledger::{CopyCheck, DataGate, GroupState, LossMeasure};
+use quorum::ledger::{Command, CopyCheck, DataGate, GroupState, LossMeasure};
 use std::time::Duration;
 
 /// What a host said of its copy counts this long before a grant.
@@ -23,7 +23,8 @@ impl Engine {
         let answer = self.copy_of((group, state), host)?;
         let own = compare(&answer, state)?;
         let generation = state.generation;
-        if state.in_sync.contains(host) {
+        let is_foreign = matches!(own, CopyCheck::Ahead | CopyCheck::Diverged);
+        if state.in_sync.contains(host) && !is_foreign {
             self.tell_gate(group, None);
             return Some(DataGate::InSync { generation, own });
         }
@@ -35,7 +36,26 @@ impl Engine {
             self.tell_gate(group, None);
             return Some(DataGate::Accepted { acceptance, own });
         }
+        if is_foreign {
+            self.alarm(group, (state, host), own);
+            return None;
+        }
         self.lagging_gate(group, (state, host), own)
+    }
+
+    /// A copy that says more than the log knows, or something else: two sides may have written. It is held, and on record
+    /// as such once its owner is over; as long as the owner acts, what it says of its copies counts.
+    fn alarm(&mut self, group: &GroupName, (state, host): (&GroupState, &HostName), own: CopyCheck) {
+        let what = if own == CopyCheck::Ahead { "is ahead of" } else { "differs from" };
+        let because = format!("{host}'s copy {what} what the log knows: two sides may have written");
+        self.tell_gate(group, Some(because.clone()));
+        let owner = state.ticket.as_ref().map(|ticket| &ticket.of);
+        let is_over = owner.is_some_and(|of| of.host != *host && self.ledger.is_ended(of));
+        if is_over && state.diverged.get(host) != Some(&own) {
+            let (group, copy) = (group.clone(), host.clone());
+            let subject = format!("{group}/{copy}");
+            self.propose_paced(&subject, Command::DataDiverged { group, copy, found: own, detail: because });
+        }
     }
 
     /// An asynchronous copy may be activated while it lacks no more than the group allows. No time is taken off for the

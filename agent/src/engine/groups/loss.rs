@@ -9,7 +9,8 @@ use crate::engine::operator::Move;
 use crate::heartbeat::GroupLag;
 use quorum::id::{GroupName, HostName, LogIndex};
 use quorum::ledger::{
-    self, AcceptLoss, Command, Decision, GroupState, Initiator, Person, PlanKind, PlanState, StepKind,
+    self, AcceptLoss, Command, CopyCheck, Decision, GroupState, Initiator, Person, PlanKind, PlanOutcome, PlanState,
+    StepKind,
 };
 use quorum::moment::Moment;
 use std::collections::BTreeMap;
@@ -175,11 +176,13 @@ impl Engine {
         let group = &waiting.wanted.group;
         let state = self.ledger.group(group).cloned().ok_or_else(|| format!("there is no group {group}"))?;
         let open = self.ledger.open_plan(group).cloned();
-        let planned = open.as_ref().and_then(|plan| plan.plan.to.clone());
+        let planned = open.as_ref().filter(|plan| plan.plan.kind == PlanKind::Failover);
+        let planned = planned.and_then(|plan| plan.plan.to.clone());
         let to = waiting.wanted.to.clone().or(planned).or_else(|| self.would_go_to(group));
         let to = to.ok_or_else(|| format!("no host could take {group} now"))?;
-        if let Some(plan) = open.as_ref().filter(|plan| plan.plan.to.as_ref() != Some(&to)) {
-            return Err(format!("plan {} of {group} is under way to another host", plan.id));
+        let overtaken = open.as_ref().filter(|plan| !serves(plan, &to));
+        if let Some(because) = overtaken.and_then(|plan| is_in_the_way(plan, &state)) {
+            return Err(because);
         }
         let Some(answer) = self.copy_of((group, &state), &to) else {
             if self.now.moment.either_reached(waiting.until) {
@@ -189,6 +192,13 @@ impl Engine {
             return Ok(());
         };
         let own = compare(&answer, &state).ok_or_else(|| format!("{to} has no copy of {group}"))?;
+        if matches!(own, CopyCheck::Ahead | CopyCheck::Diverged) {
+            // What it has is of another history: nobody could say what is lost by opening it.
+            let owner = state.ticket.as_ref().map(|ticket| ticket.of.host.to_string()).unwrap_or_default();
+            return Err(format!(
+                "{to}'s copy doesn't fit the log ({own:?}): bring {owner} back, its copy is the one that fits"
+            ));
+        }
         let expected_loss = self.expected_loss(group, &state, &to);
         let figure = expected_loss.map_or("nobody can say how much".to_owned(), |loss| format!("at most {loss:?}"));
         let shown = format!("{to}'s copy: {own:?}; lost: {figure}");
@@ -201,16 +211,40 @@ impl Engine {
             expected_loss,
             by: by.clone(),
         };
-        if open.is_some() {
+        if open.is_some() && overtaken.is_none() {
             self.ask(waiting.ticket, Command::AcceptLoss(accept));
             return Ok(());
         }
-        let wanted = Move { to: Some(to), kind: PlanKind::Failover, ..waiting.wanted.clone() };
-        let plan = self.plan_for(&wanted, Initiator::Person(by))?;
+        let wanted = Move { to: Some(to.clone()), kind: PlanKind::Failover, ..waiting.wanted.clone() };
+        let plan = self.new_plan(&wanted, Initiator::Person(by))?;
+        if let Some(plan) = overtaken.map(|plan| plan.id) {
+            let because = format!("a person accepted the loss of a takeover by {to}");
+            self.propose(Command::PlanClosed { plan, outcome: PlanOutcome::Cancelled { because } });
+        }
         self.propose(Command::AcceptLoss(accept));
         self.ask(waiting.ticket, Command::PlanOpened { plan });
         Ok(())
     }
+}
+
+/// Whether a plan does already what a person wants who accepts the loss of a takeover by `to`: an automatic one may wait
+/// for its hold-off, for approval or for the brake, and these don't bind a person.
+fn serves(plan: &PlanState, to: &HostName) -> bool {
+    let by_person = matches!(plan.plan.initiator, Initiator::Person(_));
+    by_person && plan.plan.kind == PlanKind::Failover && plan.plan.to.as_ref() == Some(to)
+}
+
+/// Why a plan isn't overtaken by a person's, with the command that ends it.
+pub(super) fn is_in_the_way(plan: &PlanState, state: &GroupState) -> Option<String> {
+    let (id, kind, group) = (plan.id, plan.plan.kind.as_str(), &plan.plan.group);
+    let is_mid_move = state.intent.as_ref().is_some_and(|intent| intent.plan == Some(id));
+    if plan.pivot.is_some() {
+        return Some(format!(
+            "plan {id} ({kind}) has moved {group} already; it ends by itself: antipode plan show {id}"
+        ));
+    }
+    let by_itself = plan.plan.initiator == Initiator::Automatic && !is_mid_move;
+    (!by_itself).then(|| format!("plan {id} ({kind}) of {group} is under way: antipode plan cancel {id} ends it"))
 }
 
 /// The copy follows asynchronously at the data's generation: it isn't in sync, and its lag is told.

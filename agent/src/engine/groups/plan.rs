@@ -48,12 +48,21 @@ impl Engine {
 
     /// The plan that a person asks for, or why there can be none.
     pub(in crate::engine) fn plan_for(&self, wanted: &Move, initiator: Initiator) -> Result<Plan, String> {
+        if let Some(plan) = self.ledger.open_plan(&wanted.group) {
+            let (id, kind) = (plan.id, plan.plan.kind.as_str());
+            return Err(format!(
+                "plan {id} ({kind}) of {} is under way; antipode plan cancel {id} ends it",
+                wanted.group
+            ));
+        }
+        self.new_plan(wanted, initiator)
+    }
+
+    /// As `plan_for`, whatever is under way.
+    pub(super) fn new_plan(&self, wanted: &Move, initiator: Initiator) -> Result<Plan, String> {
         let group = &wanted.group;
         let state = self.ledger.group(group).ok_or_else(|| format!("there is no group {group}"))?;
         let spec = self.ledger.group_spec(group).ok_or_else(|| format!("the spec has no group {group}"))?;
-        if let Some(plan) = self.ledger.open_plan(group) {
-            return Err(format!("plan {} ({}) of {group} is under way", plan.id, plan.plan.kind.as_str()));
-        }
         let owner = state.ticket.as_ref().map(|ticket| ticket.of.host.clone());
         let home = spec.places.get(&spec.home).and_then(|place| place.hosts.first()).cloned();
         let chosen = match wanted.kind {

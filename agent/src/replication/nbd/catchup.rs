@@ -35,6 +35,8 @@ const ROUNDS_MAX: u32 = 8;
 /// A round whose standby takes nothing for this long is given up: the guest may wait for it.
 const ROUND_STALL: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A standby that took nothing within this, of what is pending, isn't taking.
+const TAKES_WITHIN: Duration = Duration::from_millis(250);
 
 #[derive(Deserialize)]
 struct Node {
@@ -62,11 +64,15 @@ impl Source {
         if self.is_in_force(&monitor, order).await? {
             return Ok(None);
         }
+        self.stalls().may_try(Instant::now()).map_err(|because| ReplicationError::Failed { because })?;
         self.recover_with(&monitor).await?;
         let done = self.catch_up(&monitor, order, wire).await;
         self.forget_bitmap(&monitor, BITMAP).await?;
         match done {
-            Ok(figures) => Ok(Some(figures)),
+            Ok(figures) => {
+                self.stalls().followed();
+                Ok(Some(figures))
+            }
             Err(error) => {
                 self.clear(&monitor).await?;
                 Err(error)
@@ -128,7 +134,13 @@ impl Source {
             return Ok(figures);
         }
         let (source, monitor, order) = (Arc::clone(self), Arc::clone(monitor), order.clone());
-        let last = tokio::spawn(async move { source.last_round(&monitor, &order).await });
+        let last = tokio::spawn(async move {
+            let done = source.last_round(&monitor, &order).await;
+            if done.is_err() {
+                source.stalled();
+            }
+            done
+        });
         let (copied, pause) =
             last.await.map_err(|error| ReplicationError::Unknown { because: error.to_string() })??;
         figures.copied_bytes += copied;
@@ -167,8 +179,11 @@ impl Source {
         if !monitor.execute(orders::query_status {}).await.map_err(unknown)?.running {
             return Ok(false);
         }
+        if !self.is_taking(&monitor).await? {
+            return Ok(false);
+        }
         self.add_bitmap(&monitor, PAUSE_MARK).await?;
-        let stopped = monitor.execute(orders::stop {}).await.map(drop).map_err(unknown);
+        let stopped = self.stop_within(&monitor, limit).await;
         let until = Instant::now() + limit;
         let mut is_even = Ok(false);
         while stopped.is_ok() && Instant::now() < until {
@@ -180,6 +195,30 @@ impl Source {
         }
         self.run_on(&monitor).await?;
         stopped.and(is_even)
+    }
+
+    /// Whether the standby takes something just now: for one that doesn't nobody stands still.
+    async fn is_taking(&self, monitor: &Qmp) -> Result<bool, ReplicationError> {
+        let before = self.progress(monitor).await.map_err(unknown)?;
+        tokio::time::sleep(TAKES_WITHIN).await;
+        let after = self.progress(monitor).await.map_err(unknown)?;
+        Ok(before.zip(after).is_some_and(|((before, _), (after, pending))| after > before || pending == 0))
+    }
+
+    /// Stops the guest. QEMU first waits for what is on its way to the standby; where that takes longer than `limit`, the
+    /// connection is broken from this side, or the guest would wait for a standby on which nobody waits.
+    async fn stop_within(&self, monitor: &Qmp, limit: Duration) -> Result<(), ReplicationError> {
+        let mut stopping = std::pin::pin!(monitor.execute(orders::stop {}));
+        let stopped = match tokio::time::timeout(limit, &mut stopping).await {
+            Ok(stopped) => stopped,
+            Err(_elapsed) => {
+                let because = "it took nothing while the workload stood still";
+                tracing::warn!(group = %self.copy().place.group, because, "the mirror's connection is broken");
+                self.yank(monitor).await?;
+                stopping.await
+            }
+        };
+        stopped.map(drop).map_err(unknown)
     }
 
     async fn run_on(&self, monitor: &Qmp) -> Result<(), ReplicationError> {

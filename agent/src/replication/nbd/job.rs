@@ -32,7 +32,7 @@ impl Job {
         self.status == "concluded"
     }
 
-    fn pending(&self) -> u64 {
+    pub(super) fn pending(&self) -> u64 {
         self.total.saturating_sub(self.current)
     }
 }

@@ -15,6 +15,7 @@
 mod catchup;
 pub mod job;
 pub mod source;
+mod stalls;
 pub mod standby;
 pub mod tls;
 

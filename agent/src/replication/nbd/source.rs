@@ -8,6 +8,7 @@
 //! be negotiated with then. The state is QEMU's alone: a new driver finds the job by its name.
 
 use super::job::{Job, Tracker};
+use super::stalls::Stalls;
 use super::tls::{PRIORITY, lay_out};
 use super::{Copy, export_name};
 use crate::replication::{MirrorBegin, MirrorOrder, MirrorState, Mode, ReplicationError};
@@ -49,6 +50,7 @@ pub(super) struct Source {
     tls: PathBuf,
     connection: Mutex<Option<Arc<Qmp>>>,
     tracker: std::sync::Mutex<Tracker>,
+    stalls: std::sync::Mutex<Stalls>,
 }
 
 impl Source {
@@ -77,7 +79,22 @@ impl Source {
             tls: copy.place.runtime.join(format!("tls-mirror-{volume}")),
             connection: Mutex::new(None),
             tracker: std::sync::Mutex::default(),
+            stalls: std::sync::Mutex::default(),
             copy: copy.clone(),
+        }
+    }
+
+    /// What the last attempts to mirror came to.
+    pub(super) fn stalls(&self) -> std::sync::MutexGuard<'_, Stalls> {
+        self.stalls.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Notes an attempt that failed where the workload waited for it.
+    pub(super) fn stalled(&self) {
+        let mut stalls = self.stalls();
+        stalls.stalled(Instant::now());
+        if let Err(because) = stalls.may_try(Instant::now()) {
+            tracing::warn!(group = %self.copy.place.group, %because, "a mirror could not be begun");
         }
     }
 
@@ -168,9 +185,13 @@ impl Source {
             "server": { "type": "inet", "host": order.target.ip().to_string(), "port": order.target.port().to_string() },
             "export": export_name(group, volume, order.epoch), "tls-creds": self.tls_object(),
             "tls-hostname": order.to, "reconnect-delay": RECONNECT_SECONDS, "open-timeout": OPEN_SECONDS });
-        monitor.call("blockdev-add", peer).await.map(drop).map_err(|error| match error.is_refusal() {
-            true => ReplicationError::Unreachable { because: text(&error) },
-            false => unknown(error),
+        monitor.call("blockdev-add", peer).await.map(drop).map_err(|error| {
+            // QEMU's main loop waited for it.
+            self.stalled();
+            match error.is_refusal() {
+                true => ReplicationError::Unreachable { because: text(&error) },
+                false => unknown(error),
+            }
         })
     }
 
@@ -199,6 +220,11 @@ impl Source {
             let mut tracker = self.tracker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             Ok(tracker.look(job.as_ref(), Instant::now(), stall))
         })
+    }
+
+    /// How much the mirror has taken, and how much is pending.
+    pub(super) async fn progress(&self, monitor: &Qmp) -> Result<Option<(u64, u64)>, QmpError> {
+        Ok(self.job(monitor).await?.map(|job| (job.current, job.pending())))
     }
 
     /// Looks, and says whether nothing is pending.

@@ -12,7 +12,7 @@ use quorum::ledger::{
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const USAGE: &str = "ask HOST [as NAME KEY] failover|switchover|failback|reprotect GROUP [to HOST] · freeze SCOPE for SPAN \
+const USAGE: &str = "ask HOST [as NAME KEY] failover|switchover|failback|reprotect GROUP [to HOST] [accept-loss] · freeze SCOPE for SPAN \
                      [hold-activation] · thaw · maintenance SCOPE for SPAN · end-maintenance SCOPE · override SCOPE [now] · fence SCOPE · \
                      release SCOPE · accept-loss GROUP on HOST · migrate GROUP to HOST · \
                      approve|deny plan|override · release-brake · cancel-plan · remove-host HOST · remove-group GROUP · \
@@ -185,6 +185,7 @@ fn decision() -> Decision {
 fn moved(words: &mut Words<'_>, kind: PlanKind) -> Result<Make, String> {
     let group: GroupName = words.group()?;
     let to: Option<HostName> = if words.took("to") { Some(words.host()?) } else { None };
+    let accept_loss = words.took("accept-loss");
     Ok(Box::new(move |_| {
         let (group, to) = (group.clone(), to.clone());
         Ok(Request::Move(Move {
@@ -194,7 +195,7 @@ fn moved(words: &mut Words<'_>, kind: PlanKind) -> Result<Make, String> {
             toward: None,
             reason: "scenario".into(),
             dry_run: false,
-            accept_loss: false,
+            accept_loss,
         }))
     }))
 }
