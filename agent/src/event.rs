@@ -1,6 +1,6 @@
 //! What happened, as typed facts of one agent: log line, journal entry, metric and golden trace are renderings.
 
-use quorum::id::{AgentInstance, GroupName, HostEpoch, HostName, LogIndex, SiteName, Term};
+use quorum::id::{AgentInstance, GroupName, HostEpoch, HostName, LogIndex, SiteName, Term, VoterId};
 use quorum::ledger::{self, Incarnation};
 use serde::Serialize;
 use std::time::Duration;
@@ -131,6 +131,20 @@ pub enum Event {
         /// Why.
         because: String,
     },
+    /// This leader put a change of the voters into the log.
+    MembersProposed {
+        /// Where.
+        index: LogIndex,
+        /// What.
+        steps: String,
+    },
+    /// This host votes no more under this id.
+    VoteEnded {
+        /// The id.
+        voter: VoterId,
+        /// Why.
+        because: String,
+    },
     /// A message was refused.
     Dropped {
         /// From whom.
@@ -160,6 +174,8 @@ impl Event {
             Self::DataKept { .. } => "data-kept",
             Self::NotDeclared { .. } => "not-declared",
             Self::NotAdmitted { .. } => "not-admitted",
+            Self::MembersProposed { .. } => "members-proposed",
+            Self::VoteEnded { .. } => "vote-ended",
             Self::Dropped { .. } => "dropped",
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Exit;
 use crate::config::Problem;
-use crate::engine::{API_VERSION, Order};
+use crate::engine::{API_VERSION, MemberOrder, Order};
 use quorum::id::{GroupName, LogIndex};
 use quorum::ledger::PlanKind;
 use quorum::timing::Timing;
@@ -55,6 +55,49 @@ pub struct OrderAsked {
     /// Why.
     #[serde(default)]
     pub reason: String,
+}
+
+/// Body of `POST /v1/members`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MembersAsked {
+    /// What.
+    pub order: MemberOrder,
+    /// Why.
+    pub reason: String,
+}
+
+/// Answer of `GET /v1/backup`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackupDocument {
+    /// Version of this document.
+    pub api_version: u32,
+    /// Up to which entry.
+    pub index: u64,
+    /// In which era.
+    pub era: u64,
+    /// The backup, in hexadecimal.
+    pub hex: String,
+}
+
+impl BackupDocument {
+    /// Of these bytes.
+    pub fn new(index: LogIndex, era: u64, bytes: &[u8]) -> Self {
+        let hex = bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+            hex.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
+            hex.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+            hex
+        });
+        Self { api_version: API_VERSION, index: index.0, era, hex }
+    }
+
+    /// The bytes; `None` if the text is none.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let text = self.hex.as_bytes();
+        let pair = |pair: &[u8]| u8::try_from(digit(pair[0])? << 4 | digit(*pair.get(1)?)?).ok();
+        text.chunks(2).map(pair).collect()
+    }
 }
 
 impl MoveAsked {

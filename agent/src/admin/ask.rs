@@ -1,6 +1,6 @@
 //! One question to the engine's loop and its answer, with a limit.
 
-use super::{Asked, DoneDocument, ErrorDocument, Exit, TimingDocument};
+use super::{Asked, BackupDocument, DoneDocument, ErrorDocument, Exit, TimingDocument};
 use crate::engine::{
     Answer, ChainDocument, CheckDocument, FenceDecision, FenceView, PlansDocument, Request, SpecDocument,
     StatusDocument,
@@ -32,6 +32,8 @@ pub(super) enum Told {
     Chain(Box<ChainDocument>),
     /// A spec was only checked.
     Checked(Box<CheckDocument>),
+    /// The ledger.
+    Backup(BackupDocument),
 }
 
 /// Asks and waits.
@@ -57,6 +59,7 @@ fn told(answer: Answer) -> Result<Told, ErrorDocument> {
             let text = format!("recorded as {index}: {because}");
             Err(ErrorDocument::new(Exit::Approval, "awaits-approval", text, next))
         }
+        Answer::Backup { index, era, bytes } => Ok(Told::Backup(BackupDocument::new(index, u64::from(era.0), &bytes))),
         Answer::Timing(timing) => Ok(Told::Timing(Box::new(TimingDocument::of(&timing)))),
         Answer::Plans(plans) => Ok(Told::Plans(plans)),
         Answer::Spec(spec) => Ok(Told::Spec(spec)),

@@ -31,13 +31,14 @@ mod socket;
 mod tls;
 
 pub use api::{
-    ApplyAsked, DoneDocument, ErrorDocument, ErrorLine, MoveAsked, OrderAsked, TimingComputed, TimingDocument,
-    TimingLine,
+    ApplyAsked, BackupDocument, DoneDocument, ErrorDocument, ErrorLine, MembersAsked, MoveAsked, OrderAsked,
+    TimingComputed, TimingDocument, TimingLine,
 };
 pub use audit::{AUDIT_FILE, AuditDocument, AuditLine};
 pub use events::EventsDocument;
 pub use explain::{Explanation, Fact, Subject, explain};
 pub use fence::{FenceAsked, FenceTestAsked};
+pub(crate) use person::local as local_person;
 pub use revisions::{RevisionDocument, RevisionLine, RevisionsDocument, keep as keep_revision};
 pub use socket::{Admin, SOCKET_NAME, serve};
 pub use tls::{PORT, connect};

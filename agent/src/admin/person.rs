@@ -5,7 +5,7 @@ use quorum::ledger::{Person, PersonKey};
 const USERS: &str = "/etc/passwd";
 
 /// The person behind a local process. The name is for people to read; the user id counts.
-pub(super) fn local(uid: u32) -> Person {
+pub(crate) fn local(uid: u32) -> Person {
     let users = std::fs::read_to_string(USERS).unwrap_or_default();
     let name = name_of(&users, uid).map_or_else(|| format!("uid {uid}"), str::to_owned);
     Person { name, key: PersonKey::Local(uid) }

@@ -41,6 +41,8 @@ pub(super) enum Call {
     KeptSets,
     KeptSet,
     KeptDelete,
+    Members,
+    Backup,
 }
 
 /// A request's method, its path (`*` stands for one part), and who may make it.
@@ -60,7 +62,7 @@ const fn post(path: &'static str, least: Role, call: Call) -> Route {
 }
 
 /// The whole API.
-pub(super) const ROUTES: [Route; 20] = [
+pub(super) const ROUTES: [Route; 22] = [
     get("/v1/status", Call::Status),
     get("/v1/timing", Call::Timing),
     get("/v1/plans", Call::Plans),
@@ -85,11 +87,14 @@ pub(super) const ROUTES: [Route; 20] = [
     get("/v1/kept/*", Call::KeptSet),
     // It may be the only copy of what somebody was promised to be stored.
     post("/v1/kept/*/delete", Role::Admin, Call::KeptDelete),
+    post("/v1/members", Role::Admin, Call::Members),
+    // Everything that the cluster has decided, in one file.
+    Route { method: Method::GET, path: "/v1/backup", least: Role::Admin, call: Call::Backup },
 ];
 
 /// The route of a request, with the parts that its stars stand for.
 pub(super) fn find<'p>(method: &Method, path: &'p str) -> Option<(&'static Route, Vec<&'p str>)> {
-    static TABLE: [Route; 20] = ROUTES;
+    static TABLE: [Route; 22] = ROUTES;
     let asked: Vec<&str> = path.trim_matches('/').split('/').collect();
     TABLE.iter().filter(|route| route.method == *method).find_map(|route| {
         let pattern: Vec<&str> = route.path.trim_matches('/').split('/').collect();

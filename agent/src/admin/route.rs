@@ -6,6 +6,7 @@
 //! GET  /v1/plans                 PlansDocument   open plans and the last closed ones
 //! GET  /v1/spec                  SpecDocument    the spec in force
 //! GET  /v1/revisions[/REVISION]  RevisionsDocument, RevisionDocument   those that this agent has seen
+//! GET  /v1/backup                BackupDocument
 //! GET  /v1/explain/KIND/NAME     Explanation     KIND: site, host, group, plan
 //! GET  /v1/events?after=BYTE     EventsDocument
 //! GET  /v1/fence                 FenceDocument   what could be proven; more: [`fence`]
@@ -13,6 +14,7 @@
 //! POST /v1/apply                 ApplyAsked -> DoneDocument, or CheckDocument if only checked
 //! POST /v1/move                  MoveAsked  -> DoneDocument
 //! POST /v1/order                 OrderAsked -> DoneDocument
+//! POST /v1/members               MembersAsked -> DoneDocument
 //! POST /v1/transfer/HOST         DoneDocument
 //! GET  /v1/kept[/ID]             KeptDocument    what was kept of an old side on this host
 //! POST /v1/kept/ID/delete        KeptDocument
@@ -21,7 +23,9 @@
 
 use super::ask::{Told, ask};
 use super::roles::{Call, Caller, fence_needs, find, order_needs};
-use super::{ApplyAsked, Asked, ErrorDocument, Exit, FenceAsked, MoveAsked, OrderAsked, Subject, explain, fence};
+use super::{
+    ApplyAsked, Asked, ErrorDocument, Exit, FenceAsked, MembersAsked, MoveAsked, OrderAsked, Subject, explain, fence,
+};
 use crate::engine::{Move, Request};
 use crate::pki::Role;
 use bytes::Bytes;
@@ -124,6 +128,8 @@ impl Question<'_> {
                 let (id, by) = (self.stars[0].to_owned(), self.caller.person.name.clone());
                 self.on_disk(move |dir| super::kept::delete(dir, &id, &by)).await
             }
+            Call::Members => self.members().await,
+            Call::Backup => self.ask(Request::Backup).await,
         }
     }
 
@@ -178,6 +184,12 @@ impl Question<'_> {
         let OrderAsked { order, reason } = read(self.body).await?;
         permit(&caller, order_needs(&order))?;
         signed(&host, ask(&to, caller.person, Request::Order { order, reason }).await?)
+    }
+
+    async fn members(self) -> Result<Bytes, ErrorDocument> {
+        let (to, person, host) = (self.state.requests.clone(), self.caller.person.clone(), self.state.host.clone());
+        let MembersAsked { order, reason } = read(self.body).await?;
+        signed(&host, ask(&to, person, Request::Members { order, reason }).await?)
     }
 
     async fn fence_order(self) -> Result<Bytes, ErrorDocument> {
@@ -270,6 +282,7 @@ pub(super) fn signed(host: &str, told: Told) -> Result<Bytes, ErrorDocument> {
         Told::Spec(spec) => json(&spec),
         Told::Chain(chain) => json(&chain),
         Told::Checked(checked) => json(&checked),
+        Told::Backup(backup) => json(&backup),
     })
 }
 

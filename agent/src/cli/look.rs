@@ -2,9 +2,8 @@
 
 use super::options::{Format, Reach, Shown};
 use super::table::Table;
-use super::{Failure, Outcome, apply, client};
+use super::{Failure, Outcome, client};
 use crate::admin::Subject;
-use quorum::id::HostName;
 use serde::Deserialize;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -35,20 +34,6 @@ pub(super) struct ExplainArgs {
     name: String,
     #[command(flatten)]
     look: LookArgs,
-}
-
-/// Verbs of the quorum.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum QuorumVerb {
-    /// Show the voters
-    Status(LookArgs),
-    /// Hand the leadership to a host; the leader's agent must be asked
-    Transfer {
-        /// The host
-        host: HostName,
-        #[command(flatten)]
-        look: LookArgs,
-    },
 }
 
 /// How something is looked at.
@@ -237,14 +222,8 @@ fn part(look: &LookArgs, key: &str, shown: fn(&Status) -> String) -> Result<Outc
     }))
 }
 
-pub(super) fn quorum(verb: &QuorumVerb) -> Result<Outcome, Failure> {
-    match verb {
-        QuorumVerb::Status(look) => part(look, "quorum", voters),
-        QuorumVerb::Transfer { host, look } => {
-            let answer = client::post(&look.reach, &format!("/v1/transfer/{host}"), &())?;
-            apply::done(&answer, look.shown.format)
-        }
-    }
+pub(super) fn quorum_status(look: &LookArgs) -> Result<Outcome, Failure> {
+    part(look, "quorum", voters)
 }
 
 fn voters(status: &Status) -> String {

@@ -23,6 +23,7 @@ mod options;
 mod orders;
 mod pki;
 mod plans;
+mod quorum;
 mod simulate;
 mod table;
 
@@ -30,9 +31,9 @@ pub use failure::Failure;
 
 use crate::admin::Exit;
 use crate::engine::Order;
+use ::quorum::ledger::PlanKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use options::{Format, Shown};
-use quorum::ledger::PlanKind;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -83,7 +84,7 @@ enum Verb {
     Plan(plans::PlanVerb),
     /// The voters
     #[command(subcommand)]
-    Quorum(look::QuorumVerb),
+    Quorum(quorum::QuorumVerb),
     /// Membership of hosts
     #[command(subcommand)]
     Host(orders::HostVerb),
@@ -209,8 +210,8 @@ fn run(verb: Verb) -> Result<Outcome, Failure> {
         Verb::Join(args) => join::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Bundle(args) => bundle::run(&args),
-        Verb::Quorum(verb) => look::quorum(&verb),
         Verb::Kept(verb) => verb.run(),
+        Verb::Quorum(verb) => verb.run(),
         Verb::Host(orders::HostVerb::Remove { name, given }) => given.order(Order::RemoveHost { host: name }),
         Verb::Group(orders::GroupVerb::Remove { name, given }) => given.order(Order::RemoveGroup { group: name }),
         Verb::Man { dir } => man(&dir),

@@ -1,6 +1,7 @@
 //! `/etc/antipode/agent.toml`: who am I, where are my files, who are my peers.
 
 use super::reader::{Problems, Reader, read};
+use crate::engine::FOUNDING_IDS_MAX;
 use quorum::id::{ClusterName, HostName, SiteName, VoterId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -78,6 +79,8 @@ pub struct VoterConfig {
     pub id: VoterId,
     /// It would rather lead: set at the witness.
     pub prefer_leader: bool,
+    /// A file whose content changes when the machine is rolled back or copied.
+    pub generation_id: Option<PathBuf>,
 }
 
 /// Another agent.
@@ -133,13 +136,7 @@ impl AgentConfig {
             let fire_tests = keeper.number("fire_tests").unwrap_or(0);
             Some(KeeperConfig { dir: dir?, slice: slice?, fire_tests: u32::try_from(fire_tests).unwrap_or(u32::MAX) })
         });
-        let voter = root.table("voter", |voter| {
-            let id = voter.number("id").filter(|id| *id > 0);
-            if id.is_none() {
-                voter.problem("id", "is missing or 0", "give each voter its own number from 1, never reused");
-            }
-            Some(VoterConfig { id: VoterId(id?), prefer_leader: voter.flag("prefer_leader").unwrap_or(false) })
-        });
+        let voter = root.table("voter", Self::read_voter);
         let peers = root.tables("peer", |peer| {
             let (host, site) = (peer.required("host"), peer.required("site"));
             let addresses = peer.list("addresses");
@@ -167,6 +164,21 @@ impl AgentConfig {
             Self { cluster, host, site, data_dir, run_dir, listen, metrics, admin, tls, keeper, voter, peers, notify };
         config.check(root);
         Some(config)
+    }
+
+    fn read_voter(voter: &Reader<'_>) -> Option<VoterConfig> {
+        let id = voter.number("id").filter(|id| *id > 0);
+        if id.is_none() {
+            voter.problem("id", "is missing or 0", "give each voter its own number from 1, never reused");
+        }
+        if id.is_some_and(|id| id > FOUNDING_IDS_MAX) {
+            voter.problem("id", "is above 1000", "ids above it are given to voters that join later: take a small one");
+        }
+        Some(VoterConfig {
+            id: VoterId(id?),
+            prefer_leader: voter.flag("prefer_leader").unwrap_or(false),
+            generation_id: voter.path("generation_id"),
+        })
     }
 
     /// What only shows between keys: names and votes that are given twice, paths that lead nowhere.

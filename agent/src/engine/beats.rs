@@ -136,10 +136,14 @@ impl Engine {
     }
 
     fn on_beat(&mut self, from: HostName, path: u8, beat: Beat, received: Moment) {
-        if beat.era < self.ledger.era() {
-            let because = format!("a beat of era {}, this is era {}", beat.era, self.ledger.era());
+        let era = self.era();
+        if beat.era < era {
+            let because = format!("a beat of era {}, this is era {era}", beat.era);
             self.event(Event::Dropped { from, because });
             return;
+        }
+        if beat.era > era {
+            self.older_era(beat.era);
         }
         let heard = Heard { path, agent: beat.hello.agent, seq: beat.seq, at: received };
         let is_news = self.detector.heard(&from, heard);

@@ -3,11 +3,12 @@
 use super::effect::Effect;
 use super::fence::FenceDuty;
 use super::groups::DataSeen;
-use super::input::{Input, KeeperPage};
+use super::input::{Input, KeeperPage, Vote};
 use super::keeper::KeeperSide;
 use super::leader::Leading;
 use super::local::Local;
 use super::log::Following;
+use super::membership::Wishing;
 use super::operator::Waiting;
 use super::proposals::Proposals;
 use super::voter::Voting;
@@ -19,7 +20,7 @@ use quorum::id::{AgentInstance, BootId, Era, HardwareId, HostName, ProposalKey, 
 use quorum::ledger::{Command, Entry, Ledger};
 use quorum::moment::Moment;
 use quorum::timing::Timing;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +49,6 @@ pub struct Identity {
     pub hardware: HardwareId,
     /// Drawn by the driver when this process began.
     pub agent: AgentInstance,
-    /// Its id in Raft, if it votes.
-    pub voter: Option<VoterId>,
 }
 
 /// What an engine is made from.
@@ -60,8 +59,10 @@ pub struct Setup {
     pub peers: BTreeMap<HostName, SiteName>,
     /// Time spans until the ledger has some.
     pub timing: Timing,
-    /// The voter's side, if it votes: a replica loaded from its storage, with what it had applied.
-    pub voting: Option<(quorum::replica::Replica, Ledger)>,
+    /// The voter's side, if it votes.
+    pub voting: Option<Vote>,
+    /// Ids under which this host voted once and must never vote again.
+    pub ended_votes: BTreeSet<VoterId>,
 }
 
 /// What was last heard from a peer.
@@ -97,6 +98,13 @@ pub struct Engine {
     pub(super) links: BTreeMap<HostName, bool>,
     pub(super) fence: FenceDuty,
     pub(super) data_seen: DataSeen,
+    /// A change of the voters that this agent wants.
+    pub(super) wishing: Option<Wishing>,
+    /// The id for which a store was ordered.
+    pub(super) joining: Option<VoterId>,
+    pub(super) ended_votes: BTreeSet<VoterId>,
+    /// The newest era that a peer spoke of: what is of an older one counts no more.
+    pub(super) newest_era: Era,
 }
 
 impl Engine {
@@ -106,9 +114,9 @@ impl Engine {
         let agent = setup.identity.agent;
         let again = timing.rtt_max * 4 + Duration::from_millis(100);
         let (voting, ledger) = match setup.voting {
-            Some((replica, ledger)) => {
-                let id = setup.identity.voter.expect("a voter has an id");
-                (Some(Voting::new(id, replica, now.moment)), ledger)
+            Some(vote) => {
+                let ledger = vote.ledger.clone();
+                (Some(Voting::new(now.moment, vote)), ledger)
             }
             None => (None, Ledger::default()),
         };
@@ -132,6 +140,10 @@ impl Engine {
             links: BTreeMap::new(),
             fence: FenceDuty::default(),
             data_seen: DataSeen::default(),
+            wishing: None,
+            joining: None,
+            ended_votes: setup.ended_votes,
+            newest_era: Era(1),
             seeds: setup.peers,
             me: setup.identity,
             ledger,
@@ -158,6 +170,8 @@ impl Engine {
             Input::Message { from, message } => self.on_message(from, *message),
             Input::Link { peer, up } => self.on_link(peer, up),
             Input::Persisted(persisted) => self.on_persisted(*persisted),
+            Input::Joined(vote) => self.on_joined(*vote),
+            Input::RolledBack { because } => self.end_vote(because),
             Input::Keeper(page) => self.on_keeper(page),
             Input::Work { id, report } => self.on_work(id, report),
             Input::Seen { group, sight } => self.on_sight(&group, &sight),
@@ -172,6 +186,9 @@ impl Engine {
     fn settle(&mut self) {
         self.beat();
         self.judge_peers();
+        self.join_if_named();
+        self.tell_voters();
+        self.pursue_wish();
         self.tick_raft();
         self.drain_raft();
         self.voter_duties();
@@ -195,6 +212,7 @@ impl Engine {
         moments.push(self.following.deadline());
         moments.push(self.fence.deadline());
         moments.push(self.data_seen.deadline());
+        moments.push(self.wishing.as_ref().map(Wishing::deadline));
         // Whatever was due has just been tried: what is still due waits for something else, and spinning won't bring it.
         let now = self.now.moment;
         let later = |at: Moment| if now.either_reached(at) { now.plus(WAITS_FOR_OTHERS) } else { at };
@@ -227,7 +245,7 @@ impl Engine {
 
     /// The era in which this agent speaks: the first one until the log says otherwise.
     pub(super) fn era(&self) -> Era {
-        self.ledger.era().max(Era(1))
+        self.ledger.era().max(self.newest_era).max(Era(1))
     }
 
     /// Hands a command to whoever leads, until it is seen applied.

@@ -5,9 +5,10 @@ use super::operator::Answer;
 use crate::config::ClusterSpec;
 use crate::event::Event;
 use crate::heartbeat::Datagram;
-use quorum::id::{BootId, Epoch, Era, Generation, GroupName, HostEpoch, HostName, KeeperInstance, TaskId};
+use quorum::id::{BootId, Epoch, Era, Generation, GroupName, HostEpoch, HostName, KeeperInstance, TaskId, VoterId};
 use quorum::moment::Moment;
 use quorum::replica::Write;
+use quorum::storage::Seen;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,28 @@ pub enum Effect {
     },
     /// Make durable, then hand in `Persisted`. Writes are performed in order.
     Persist(Box<Write>),
+    /// Remember durably what another voter's disk was seen to have.
+    Remember {
+        /// Whose.
+        voter: VoterId,
+        /// The most that was seen.
+        seen: Seen,
+    },
+    /// This host becomes a member: found an empty store for this id, load it, hand in `Joined`. A store of another id
+    /// that is still there is put aside, never used again.
+    Join {
+        /// The id.
+        voter: VoterId,
+        /// In which era.
+        era: Era,
+    },
+    /// This host votes no more under this id: put its store aside, and never use it again.
+    VoteEnded {
+        /// The id.
+        voter: VoterId,
+        /// Why.
+        because: String,
+    },
     /// Write the keeper's record. Only an effect of the step that found the lease good.
     Keeper(KeeperOrder),
     /// Work on a group here.

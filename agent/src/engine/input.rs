@@ -6,10 +6,12 @@ use super::message::Message;
 use super::operator::Request;
 use crate::detector::Reading;
 use crate::heartbeat::{Datagram, KeeperState};
-use quorum::id::{BootId, Epoch, Generation, GroupName, HardwareId, HostEpoch, HostName, KeeperInstance};
-use quorum::ledger::{Class, CopyCheck, Person, WatchdogAttestation};
+use quorum::id::{BootId, Epoch, Generation, GroupName, HardwareId, HostEpoch, HostName, KeeperInstance, VoterId};
+use quorum::ledger::{Class, CopyCheck, Ledger, Person, WatchdogAttestation};
 use quorum::moment::Moment;
-use quorum::storage::Persisted;
+use quorum::replica::Replica;
+use quorum::storage::{Persisted, Seen};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What the driver hands in. The order of inputs of one kind is the order in which they happened.
@@ -44,6 +46,13 @@ pub enum Input {
     },
     /// A write reached the disk.
     Persisted(Box<Persisted>),
+    /// The store that `Join` asked for is founded and loaded.
+    Joined(Box<Vote>),
+    /// The machine under this voter was rolled back to an earlier state, or copied.
+    RolledBack {
+        /// What showed it.
+        because: String,
+    },
     /// The keeper's page changed.
     Keeper(KeeperPage),
     /// A piece of work ended.
@@ -80,6 +89,21 @@ pub enum Input {
     },
     /// The machine under the agent was measured.
     Health(Reading),
+}
+
+/// A voter as its store holds it.
+#[derive(Debug)]
+pub struct Vote {
+    /// Loaded from the store.
+    pub replica: Replica,
+    /// What was applied up to the store's snapshot.
+    pub ledger: Ledger,
+    /// What the disk had when it was loaded.
+    pub seen: Seen,
+    /// It was founded just now, with the cluster.
+    pub is_new: bool,
+    /// What is remembered of other voters.
+    pub remembered: BTreeMap<VoterId, Seen>,
 }
 
 /// What the keeper's page says.

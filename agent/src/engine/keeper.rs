@@ -208,9 +208,13 @@ impl Engine {
         let Some(page) = &self.keeper.page else { return };
         let Some(attested) = page.attested.clone().filter(|attested| attested.boot == self.me.boot) else { return };
         let (instance, lab) = (page.instance, page.lab);
-        let of = Incarnation { host: self.me.host.clone(), he: attested.host_epoch };
-        let Some(state) = self.ledger.incarnation(&of) else { return };
         let era = self.ledger.era();
+        let mut of = Incarnation { host: self.me.host.clone(), he: attested.host_epoch };
+        if of.he.era() < era {
+            // One record stands for every admission of older eras (protocol §9).
+            of.he = HostEpoch::in_era(era, 0);
+        }
+        let Some(state) = self.ledger.incarnation(&of) else { return };
         if state.ended.is_none() {
             let because = RetiredBecause::KeeperAttested { boot: attested.boot, era };
             self.propose(Command::Retired { of, because });

@@ -7,7 +7,7 @@ use super::core::Engine;
 use super::fence_lead::FenceLead;
 use super::message::Challenge;
 use crate::policy::Damping;
-use quorum::id::{Epoch, Generation, GroupName, HostEpoch, HostName, LogIndex, PlanId, Term};
+use quorum::id::{Epoch, Generation, GroupName, HostEpoch, HostName, LogIndex, PlanId, Term, VoterId};
 use quorum::ledger::{self, CopyCheck, Incarnation};
 use quorum::moment::Moment;
 use std::collections::BTreeMap;
@@ -60,6 +60,8 @@ pub(super) struct Leading {
     pub(super) protected: BTreeMap<GroupName, Moment>,
     pub(super) last_grants: BTreeMap<HostName, GrantsTold>,
     pub(super) fencing: FenceLead,
+    /// Who goes for whom, as far as the wishes heard by this leader say.
+    pub(super) replacing: BTreeMap<HostName, VoterId>,
     paces: BTreeMap<String, (Moment, u32)>,
     nonce: u64,
     looked: Option<Moment>,
@@ -91,6 +93,7 @@ impl Leading {
             protected: BTreeMap::new(),
             last_grants: BTreeMap::new(),
             fencing: FenceLead::default(),
+            replacing: BTreeMap::new(),
             paces: BTreeMap::new(),
             nonce: seed,
             looked: None,
@@ -164,6 +167,7 @@ impl Engine {
         self.declare_lost();
         self.admit_hosts();
         self.lead_fencing();
+        self.lead_members();
         self.lead_groups();
         self.end_what_elapsed();
     }

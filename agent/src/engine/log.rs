@@ -93,6 +93,7 @@ impl Following {
 impl Engine {
     pub(super) fn apply_entry(&mut self, position: Position, entry: &Entry) {
         let applied = self.ledger.apply(position, entry);
+        self.wish_audited(entry.key);
         if let Some(mark) = self.proposals.applied(entry.key) {
             self.lead_decided(mark, applied.outcome.is_ok());
         }
@@ -130,6 +131,13 @@ impl Engine {
             voting.lease.on_configuration_applied(now);
         }
         self.react(position.index, events);
+        let members = self.ledger.membership();
+        let is_member =
+            |host: &HostName| members.all_voters().chain(members.learners.values()).any(|member| member.host == *host);
+        if let Some(voting) = &mut self.voting {
+            voting.fed.retain(|host, _| !is_member(host));
+        }
+        self.leave_if_removed();
     }
 
     /// What follows at once from what was applied; everything else follows from the state, in `settle`.
@@ -178,7 +186,9 @@ impl Engine {
         let applied = self.ledger.applied();
         let Some(voting) = &mut self.voting else { return };
         let length = applied.0.saturating_sub(voting.replica.snapshot_index().0);
-        if length < SNAPSHOT_EVERY || voting.replica.applied_index() != applied {
+        // A new member can't begin from a snapshot that was made before it was one.
+        let wanted = voting.replica.wants_snapshot();
+        if length < SNAPSHOT_EVERY && !wanted || voting.replica.applied_index() != applied {
             return;
         }
         match encode_ledger(&self.ledger) {
@@ -215,7 +225,11 @@ impl Engine {
             }
             Message::Follow { after } => self.on_follow(from, after),
             Message::Committed { first, entries } => self.on_committed(&from, first, entries),
-            Message::Snapshot { index, part, parts, bytes } => self.on_snapshot_part(index, (part, parts), bytes),
+            Message::Snapshot { index, part, parts, bytes } => {
+                if self.is_of_our_era(&from) {
+                    self.on_snapshot_part(index, (part, parts), bytes);
+                }
+            }
             Message::Challenge(challenge) => self.on_challenge(from, challenge),
             Message::ChallengeAnswer { challenge, hello, remnants } => {
                 self.on_challenge_answer(&from, &challenge, (&hello, &remnants));
@@ -226,6 +240,9 @@ impl Engine {
             Message::FenceAssign { task } => self.on_fence_assign(&from, task),
             Message::FenceDeclined { task, because } => self.on_fence_declined(&from, task, &because),
             Message::FenceProspects { prospects } => self.on_fence_prospects(from, prospects),
+            Message::Standing(standing) => self.on_standing(&from, standing),
+            Message::Members(wish) => self.on_wish(&from, &wish),
+            Message::MembersRefused { wish, because } => self.on_wish_refused(&wish, because),
         }
     }
 
@@ -240,6 +257,9 @@ impl Engine {
         }
         if up {
             self.proposals.leader_changed();
+            if self.all_voter_hosts().values().any(|host| *host == peer) || self.voting.is_some() {
+                self.tell(peer);
+            }
         }
     }
 
@@ -318,8 +338,13 @@ impl Engine {
         }
     }
 
+    /// Indexes of an older era's log mean other entries: whoever feeds this host must have beaten in its era.
+    fn is_of_our_era(&self, from: &HostName) -> bool {
+        self.heard.get(from).is_some_and(|last| last.beat.era == self.era())
+    }
+
     fn on_committed(&mut self, from: &HostName, first: LogIndex, entries: Vec<Fed>) {
-        if self.voting.is_some() {
+        if self.voting.is_some() || !self.is_of_our_era(from) {
             return;
         }
         self.following.followed = Some(self.now.moment);
@@ -361,7 +386,7 @@ impl Engine {
             return;
         }
         let whole: Vec<u8> = std::mem::take(&mut self.following.parts).into_values().flatten().collect();
-        if let Ok(ledger) = decode_ledger(&whole) {
+        if let Some(ledger) = decode_ledger(&whole).ok().filter(|ledger| ledger.era() >= self.newest_era) {
             self.ledger = ledger;
             self.take_spec();
             self.take_roster();

@@ -11,7 +11,9 @@ use quorum::ledger::{CopyCheck, Entry};
 use quorum::replica::{MembershipChange, Message as RaftMessage};
 use serde::{Deserialize, Serialize};
 
+use super::memory::Standing;
 use crate::heartbeat::Hello;
+use crate::policy::Wish;
 
 /// Largest message on the stream connection in bytes: one of Raft's, and the envelope around it.
 pub const MESSAGE_BYTES_MAX: usize = quorum::replica::wire::MESSAGE_BYTES_MAX + 64;
@@ -114,6 +116,17 @@ pub enum Message {
     FenceProspects {
         /// Host by host.
         prospects: Vec<Prospect>,
+    },
+    /// Between voters: how the sender stands, and what it remembers of the receiver.
+    Standing(Standing),
+    /// To the leader: change the voters. Sent again until the sender sees it done.
+    Members(Wish),
+    /// The leader won't.
+    MembersRefused {
+        /// What was wished.
+        wish: Wish,
+        /// Why.
+        because: String,
     },
 }
 

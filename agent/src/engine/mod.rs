@@ -31,10 +31,13 @@ mod leader;
 mod local;
 mod log;
 mod look;
+mod membership;
+mod memory;
 mod message;
 mod operator;
 mod orders;
 mod proposals;
+mod recover;
 mod status;
 mod tail;
 mod voter;
@@ -44,12 +47,17 @@ pub use effect::{Armed, Effect, KeeperOrder, Work, WorkId};
 pub use fence::{Prospect, SeenRunning};
 pub use fence_order::{FenceAct, FenceDecision, FenceRefusal};
 pub use fence_view::{ExecutorLine, FenceHostLine, FenceView, OverrideLine, SignLine, TaskLine};
-pub use input::{Attestation, CopyFound, Fenced, Found, Input, KeeperPage, Machine, Presence, Report, Resync, Sight};
+pub use input::{
+    Attestation, CopyFound, Fenced, Found, Input, KeeperPage, Machine, Presence, Report, Resync, Sight, Vote,
+};
 pub use log::{decode_ledger, encode_ledger};
 pub use look::{ChainDocument, CheckDocument, LoggedAct, PlanDetail, PlansDocument, Seen, SpecDocument, StepLine};
+pub use membership::{FOUNDING_IDS_MAX, MemberOrder};
+pub use memory::Standing;
 pub use message::{Challenge, Fed, MESSAGE_BYTES_MAX, Message, decode, encode};
 pub use operator::{Answer, Move, Request};
 pub use orders::{Matter, Order, Scope};
+pub use recover::{Begun, RecoverError, Recovery, begin as begin_era, read_backup, replay};
 pub use status::{
     API_VERSION, AttentionLine, DataLine, FreezeLine, GateLine, GatesLine, GroupLine, HostLine, PlanLine, PossibleLine,
     QuorumLine, SiteLine, StatusDocument, VoterLine,

@@ -5,17 +5,18 @@ use super::effect::Effect;
 use super::fence_order::{FenceAct, FenceDecision};
 use super::fence_view::FenceView;
 use super::look::{ChainDocument, CheckDocument, PlansDocument, SpecDocument};
+use super::membership::MemberOrder;
 use super::orders::{Order, Scope};
 use super::status::StatusDocument;
 use crate::config::{check_spec, ledger_spec, timing_of};
-use quorum::id::{GroupName, HostName, LogIndex, VoterId};
+use quorum::id::{Era, GroupName, HostName, LogIndex, VoterId};
 use quorum::ledger::{Applied, Bootstrap, Command, Decision, Entry, Initiator, Person, Plan, PlanKind, SetSpec};
 use quorum::moment::Moment;
 use quorum::timing::Timing;
 use std::time::Duration;
 
 /// A request that isn't decided after this is answered as undecided; what was proposed may still take effect.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a person asks for.
 #[derive(Clone, Debug)]
@@ -65,6 +66,15 @@ pub enum Request {
     Move(Move),
     /// Hand the leadership over.
     Transfer(VoterId),
+    /// The ledger as it stands here, to be kept outside the cluster.
+    Backup,
+    /// Change the voters.
+    Members {
+        /// How.
+        order: MemberOrder,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A planned move or a failover by hand.
@@ -137,6 +147,15 @@ pub enum Answer {
     Chain(Box<ChainDocument>),
     /// What a spec has wrong with it, and what it would change.
     Checked(Box<CheckDocument>),
+    /// The ledger, as `quorum restore` reads it.
+    Backup {
+        /// Up to which entry.
+        index: LogIndex,
+        /// In which era.
+        era: Era,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
 }
 
 /// A person who waits for a proposal's outcome.
@@ -171,6 +190,10 @@ impl Engine {
             }
             Request::Move(wanted) => self.on_move(ticket, by, wanted),
             Request::Transfer(to) => self.on_transfer(ticket, by, to),
+            Request::Backup => self.on_backup(ticket),
+            Request::Members { order, reason } => {
+                self.on_member_order(ticket, order, Decision { by, reason, shown: String::new() });
+            }
         }
     }
 
@@ -298,6 +321,20 @@ impl Engine {
                 self.answer(ticket, Answer::Done { index: LogIndex(0), detail: describe(&plan) });
             }
             Ok(plan) => self.ask(ticket, Command::PlanOpened { plan }),
+        }
+    }
+
+    fn on_backup(&mut self, ticket: u64) {
+        let name = self.ledger.cluster().map(|cluster| cluster.name.to_string());
+        let Some(name) = name else {
+            return self.refuse(ticket, "there is no cluster yet", "antipode apply");
+        };
+        match super::recover::backup(&name, &self.ledger) {
+            Ok(bytes) => {
+                let (index, era) = (self.ledger.applied(), self.ledger.era());
+                self.answer(ticket, Answer::Backup { index, era, bytes });
+            }
+            Err(error) => self.refuse(ticket, error.to_string(), "antipode bundle"),
         }
     }
 

@@ -2,15 +2,18 @@
 
 use super::core::Engine;
 use super::effect::Effect;
+use super::input::Vote;
+use super::memory::Memory;
 use super::message::Message;
 use super::tail::Tail;
 use crate::event::Event;
 use quorum::id::{HostEpoch, HostName, LogIndex, VoterId};
 use quorum::lease::{self, Claim, Ended, Facts, LeaseRequest, VoterLease};
-use quorum::ledger::{Class, Command, Incarnation, Ledger};
+use quorum::ledger::{Class, Command, Ended as Over, Incarnation, Ledger};
 use quorum::moment::Moment;
 use quorum::mutants;
-use quorum::replica::{Entry as LogEntry, EntryKind, ReadContext, Replica, Standing, Ticker};
+use quorum::replica::wire::Body;
+use quorum::replica::{BadMessage, Entry as LogEntry, EntryKind, ReadContext, Replica, Standing, Ticker};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,6 +40,8 @@ pub(super) struct Voting {
     /// An entry could not be decoded: nothing is granted, nothing more is applied.
     pub(super) undecodable: Option<LogIndex>,
     tail: Tail,
+    /// What others remember of it, and it of them.
+    pub(super) memory: Memory,
     ticker: Option<Ticker>,
     ticks_every: Duration,
     standing: Option<Standing>,
@@ -44,11 +49,14 @@ pub(super) struct Voting {
 }
 
 impl Voting {
-    pub(super) fn new(id: VoterId, replica: Replica, started: Moment) -> Self {
+    /// A voter process that begins at `started` with what its store held.
+    pub(super) fn new(started: Moment, vote: Vote) -> Self {
+        let id = vote.replica.id();
         Self {
             id,
-            replica,
+            replica: vote.replica,
             lease: VoterLease::new(id, started),
+            memory: Memory::new(vote.seen, vote.is_new, vote.remembered),
             reads: BTreeMap::new(),
             fed: BTreeMap::new(),
             undecodable: None,
@@ -66,14 +74,17 @@ impl Voting {
 
     pub(super) fn deadline(&self) -> Option<Moment> {
         let tick = self.ticker.as_ref().map(Ticker::deadline);
-        [tick, self.lease.deadline(&self.waits)].into_iter().flatten().min()
+        [tick, self.lease.deadline(&self.waits), self.memory.deadline()].into_iter().flatten().min()
     }
 
     /// Answers a lease request by what log and applied state say right now.
     pub(super) fn answer(&mut self, now: Moment, request: &LeaseRequest, ledger: &Ledger) -> lease::Answer {
         self.tail.read(&self.replica, ledger.applied());
+        let acts = self.acts();
         let mut facts = facts(&self.replica, &self.tail, ledger, &request.host);
         facts.undecodable |= self.undecodable.is_some();
+        // Until others said that it forgot nothing, it doesn't know its own configuration either.
+        facts.configuration_pending |= !acts;
         self.lease.request(now, request, &facts)
     }
 }
@@ -129,18 +140,34 @@ impl Engine {
             voting.ticker = Some(Ticker::new(every, self.now.moment));
         }
         let due = voting.ticker.as_mut().map_or(0, |ticker| ticker.ticks_due(self.now.moment));
-        if due > 0 {
+        if due > 0 && voting.acts() {
             voting.replica.tick();
         }
     }
 
     pub(super) fn on_raft(&mut self, from: &HostName, message: quorum::replica::Message) {
-        let sender = self.voter_hosts().into_iter().find(|(_, host)| host == from).map(|(id, _)| id);
-        // Before the first configuration is applied nobody is known by host; the replica checks the id itself.
-        let sender = sender.unwrap_or(message.from);
+        // A host may have two ids for a while: that of the vote it lost, and its new one. One that no configuration
+        // here knows (a new member knows none) speaks for itself.
+        let owner = self.all_voter_hosts().remove(&message.from);
         let Some(voting) = &mut self.voting else { return };
-        if let Err(bad) = voting.replica.step(sender, message) {
-            self.event(Event::Dropped { from: from.clone(), because: format!("{bad}") });
+        if owner.as_ref().is_some_and(|host| host != from) {
+            let because = format!("a message of voter {}, which is on another host", message.from);
+            return self.event(Event::Dropped { from: from.clone(), because });
+        }
+        let may = if matches!(message.body, Body::Vote { .. }) { voting.may_vote() } else { voting.acts() };
+        if !may {
+            return;
+        }
+        let sender = message.from;
+        if owner.is_none() {
+            voting.memory.hosts.insert(sender, from.clone());
+        }
+        match voting.replica.step(sender, message) {
+            Ok(()) => {}
+            Err(bad @ BadMessage::Forgotten { .. }) if !quorum::mutants::on("engine.forgotten_voter_goes_on") => {
+                self.end_vote(format!("{from} leads and says: {bad}"));
+            }
+            Err(bad) => self.event(Event::Dropped { from: from.clone(), because: format!("{bad}") }),
         }
     }
 
@@ -163,18 +190,20 @@ impl Engine {
     fn send_raft(&mut self, messages: Vec<quorum::replica::Message>) {
         let hosts = self.all_voter_hosts();
         for message in messages {
-            if let Some(to) = hosts.get(&message.to).cloned() {
+            let heard = self.voting.as_ref().and_then(|voting| voting.memory.hosts.get(&message.to));
+            if let Some(to) = hosts.get(&message.to).or(heard).cloned() {
                 self.effects.push(Effect::Message { to, message: Box::new(Message::Raft(Box::new(message))) });
             }
         }
     }
 
-    /// Voters and learners of the replica's own configuration, which may be ahead of the ledger's.
-    fn all_voter_hosts(&self) -> BTreeMap<VoterId, HostName> {
-        let Some(voting) = &self.voting else { return BTreeMap::new() };
-        let members = &voting.replica.config().membership;
-        let learners = members.learners.values();
-        members.all_voters().chain(learners).map(|voter| (voter.id, voter.host.clone())).collect()
+    /// Voters and learners of the ledger's configuration and of the replica's own, either of which may be ahead.
+    pub(super) fn all_voter_hosts(&self) -> BTreeMap<VoterId, HostName> {
+        let applied = self.ledger.membership();
+        let own = self.voting.as_ref().map(|voting| &voting.replica.config().membership);
+        let halves = [Some(applied), own].into_iter().flatten();
+        let members = halves.flat_map(|members| members.all_voters().chain(members.learners.values()));
+        members.map(|member| (member.id, member.host.clone())).collect()
     }
 
     pub(super) fn on_persisted(&mut self, persisted: quorum::storage::Persisted) {
@@ -202,16 +231,26 @@ impl Engine {
     }
 
     fn install_snapshot(&mut self, snapshot: &quorum::replica::Snapshot) {
+        let index = snapshot.meta.last.index;
+        if index <= self.ledger.applied() {
+            // A host that had followed the log before it began to vote is further already.
+            if let Some(voting) = &mut self.voting {
+                voting.lease.on_snapshot_installed(self.now.moment);
+                voting.replica.applied(index);
+            }
+            return;
+        }
         match super::log::decode_ledger(snapshot.data.as_ref()) {
             Ok(ledger) => {
                 self.ledger = ledger;
                 let now = self.now.moment;
                 if let Some(voting) = &mut self.voting {
                     voting.lease.on_snapshot_installed(now);
-                    voting.replica.applied(snapshot.meta.last.index);
+                    voting.replica.applied(index);
                 }
                 self.take_spec();
                 self.take_roster();
+                self.leave_if_removed();
             }
             Err(error) => self.halt(format!("read a snapshot of the ledger: {error}")),
         }
@@ -227,6 +266,15 @@ impl Engine {
             return;
         }
         let position = quorum::ledger::Position { index: entry.index, term: entry.term };
+        if entry.index <= self.ledger.applied() {
+            if let Some(voting) = &mut self.voting {
+                if matches!(entry.kind, EntryKind::Membership(_)) {
+                    voting.lease.on_configuration_applied(self.now.moment);
+                }
+                voting.replica.applied(entry.index);
+            }
+            return;
+        }
         match &entry.kind {
             EntryKind::Empty => self.apply_empty(position),
             EntryKind::Normal(data) => match super::log::decode_entry(data.as_ref()) {
@@ -261,11 +309,13 @@ impl Engine {
         let me = self.me.host.clone();
         let Some(voting) = &mut self.voting else { return };
         voting.waits = waits;
+        let acts = voting.acts();
         let mut due = Vec::new();
         if !voting.waits.is_empty() {
             voting.tail.read(&voting.replica, self.ledger.applied());
             let mut facts = facts(&voting.replica, &voting.tail, &self.ledger, &me);
             facts.undecodable |= voting.undecodable.is_some();
+            facts.configuration_pending |= !acts;
             due = voting.lease.expired_due(now, &voting.waits, &facts);
         }
         for expired in due {
@@ -287,7 +337,9 @@ impl Engine {
         for (host, state) in self.ledger.hosts() {
             for (he, incarnation) in &state.incarnations {
                 let counts = matches!(incarnation.class, Class::A | Class::B);
-                let is_open = incarnation.ended.is_some() && incarnation.lease_over.is_none();
+                // The lease of an older era proves nothing: to speak of it again and again would only fill the log.
+                let ended = matches!(incarnation.ended, Some(Over::Lost { .. } | Over::Retired { .. }));
+                let is_open = ended && incarnation.lease_over.is_none();
                 if counts && is_open && !incarnation.expired.contains(&voting.id) {
                     waits.push(Ended { host: host.clone(), host_epoch: *he, terms: incarnation.terms });
                 }

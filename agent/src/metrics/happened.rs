@@ -80,6 +80,8 @@ impl Happened {
             | Event::WorkStarted { .. }
             | Event::NotDeclared { .. }
             | Event::NotAdmitted { .. }
+            | Event::MembersProposed { .. }
+            | Event::VoteEnded { .. }
             | Event::Dropped { .. } => {}
         }
     }

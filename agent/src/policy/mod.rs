@@ -9,7 +9,9 @@
 mod brake;
 mod damping;
 mod declare;
+mod members;
 
 pub use brake::{Brake, BrakeParams};
 pub use damping::{Damping, FLAPPING_FROM, TRUSTED_BELOW};
 pub use declare::{Declaration, DeclareView, Declared, HostFacts, Mode, Reporter, Waiting, WhyNot, declare};
+pub use members::{MembersView, Verdict, Wish, is_done, next};

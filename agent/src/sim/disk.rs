@@ -1,10 +1,12 @@
 //! A voter's disk: the store in memory, or the production store over blocks that tear, flip and fail.
 
+use quorum::id::VoterId;
 use quorum::replica::Write;
 use quorum::storage::{
-    Fault, FaultyBlocks, FileStore, Founding, Loaded, LogStore, MemoryDisk, MemoryStore, Persisted, StorageError,
-    SyncFault,
+    Fault, FaultyBlocks, FileStore, Founding, Identity, Loaded, LogStore, MemoryDisk, MemoryStore, Persisted, Seen,
+    StorageError, SyncFault,
 };
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What is in the host.
@@ -25,19 +27,22 @@ pub(super) enum SimStore {
 }
 
 impl SimDisk {
-    /// Opens it; an empty one is founded.
-    pub(super) fn open(&self, founding: &Founding) -> Result<SimStore, StorageError> {
-        let mut store = match self {
+    /// Opens it.
+    pub(super) fn open(&self) -> Result<SimStore, StorageError> {
+        Ok(match self {
             Self::Memory(disk) => SimStore::Memory(MemoryStore::on(disk)?),
             Self::Blocks(blocks) => {
-                let path = Path::new("the played disk");
-                SimStore::File(Box::new(FileStore::on(blocks.clone(), path)?))
+                SimStore::File(Box::new(FileStore::on(blocks.clone(), Path::new("the played disk"))?))
             }
-        };
-        if store.log().identity().is_none() {
-            store.log().found(founding.clone())?;
+        })
+    }
+
+    /// An empty one of the same kind.
+    pub(super) fn empty(&self) -> Self {
+        match self {
+            Self::Memory(_) => Self::Memory(MemoryDisk::default()),
+            Self::Blocks(_) => Self::Blocks(FaultyBlocks::default()),
         }
-        Ok(store)
     }
 
     /// Power goes, and with it what was not durable; of what was being written, `seed` says which sectors arrived.
@@ -92,6 +97,29 @@ impl SimStore {
             Self::Memory(store) => store,
             Self::File(store) => store.as_mut(),
         }
+    }
+
+    fn as_log(&self) -> &dyn LogStore {
+        match self {
+            Self::Memory(store) => store,
+            Self::File(store) => store.as_ref(),
+        }
+    }
+
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.as_log().identity()
+    }
+
+    pub(super) fn found(&mut self, founding: Founding) -> Result<(), StorageError> {
+        self.log().found(founding)
+    }
+
+    pub(super) fn remember(&mut self, voter: VoterId, seen: Seen) -> Result<(), StorageError> {
+        self.log().remember(voter, seen)
+    }
+
+    pub(super) fn remembered(&self) -> BTreeMap<VoterId, Seen> {
+        self.as_log().remembered().clone()
     }
 
     pub(super) fn load(&mut self) -> Result<Loaded, StorageError> {

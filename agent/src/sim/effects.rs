@@ -105,8 +105,15 @@ impl World {
                 let host = self.hosts.get_mut(name).expect("a host");
                 let at = (host.stalled_until.max(now_ns) + FLUSH_NS).max(host.flushes_until);
                 host.flushes_until = at;
+                let store = host.boot.as_ref().and_then(|boot| Some(boot.agent.as_ref()?.store_number));
+                let process = (process, store.unwrap_or_default());
                 self.at(at, Happening::Flushed { host: name.clone(), process, write });
             }
+            Effect::Remember { voter, seen } => self.remember(name, voter, seen),
+            Effect::Join { voter, era } => {
+                self.at(now_ns + FLUSH_NS, Happening::Joins { host: name.clone(), process, voter, era });
+            }
+            Effect::VoteEnded { voter, because } => self.vote_ended(name, voter, because),
             Effect::Keeper(order) => {
                 let keeper = self.hosts.get_mut(name).and_then(|host| host.boot.as_mut()?.keeper.as_mut());
                 if let Some(keeper) = keeper {
@@ -165,7 +172,7 @@ impl World {
         self.hosts.get_mut(name)?.boot.as_mut()?.agent.as_mut()
     }
 
-    pub(super) fn flushed(&mut self, name: &HostName, process: u64, write: Write) {
+    pub(super) fn flushed(&mut self, name: &HostName, process: (u64, u64), write: Write) {
         let installed = match write.snapshot() {
             Some(SnapshotWrite::Install(snapshot)) => Some(snapshot.meta.last.index.0),
             Some(SnapshotWrite::Compact { .. }) | None => None,
@@ -174,7 +181,8 @@ impl World {
             |entry: &Entry| matches!(&entry.kind, EntryKind::Normal(data) if data.as_slice() == OF_THE_FUTURE);
         let unknown = write.entries().iter().find(|entry| is_unknown(entry)).map(|entry| entry.index.0);
         let last = write.entries().last().map(|entry| entry.index.0).or(installed);
-        let Some(agent) = self.agent_mut(name).filter(|agent| agent.number == process) else { return };
+        let is_current = |agent: &&mut Agent| (agent.number, agent.store_number) == process;
+        let Some(agent) = self.agent_mut(name).filter(is_current) else { return };
         let Some(store) = agent.store.as_mut() else { return };
         match store.persist(write) {
             Ok(persisted) => {

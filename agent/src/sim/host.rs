@@ -5,18 +5,21 @@ use super::disk::{SimDisk, SimStore};
 use super::keeper::SimKeeper;
 use super::place::Place;
 use super::watch::Point;
-use crate::engine::{Engine, Identity, KeeperOrder, Now, Setup, Work, WorkId, decode_ledger, encode_ledger};
+use crate::engine::{
+    Engine, Identity, KeeperOrder, Now, RecoverError, Recovery, Setup, Vote, Work, WorkId, begin_era, decode_ledger,
+    encode_ledger, replay,
+};
 use quorum::codec::Blob;
 use quorum::id::{
     AgentInstance, BootId, Era, GroupName, HardwareId, HostEpoch, HostName, LogIndex, SiteName, Term, VoterId,
 };
-use quorum::ledger::{Class, Ledger};
+use quorum::ledger::{Class, Decision, Ledger};
 use quorum::moment::Moment;
 use quorum::replica::{Params, Position, Replica, Snapshot, SnapshotMeta};
 use quorum::roster::Membership;
 use quorum::storage::{Founding, Identity as StoreIdentity, StorageError};
 use quorum::timing::Timing;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What a host is made from and keeps for ever.
@@ -67,6 +70,9 @@ pub(super) struct Boot {
 pub(super) struct Agent {
     pub(super) engine: Engine,
     pub(super) store: Option<SimStore>,
+    /// Counts the stores of this process: a write to an earlier one is nobody's.
+    pub(super) store_number: u64,
+    pub(super) instance: AgentInstance,
     /// Counts processes of the host, so that events of an earlier one are told apart.
     pub(super) number: u64,
     pub(super) work: BTreeMap<WorkId, (GroupName, Work)>,
@@ -74,36 +80,6 @@ pub(super) struct Agent {
     pub(super) wake_ns: u64,
     /// Stopped until this real time: what happens to it meanwhile happens then.
     pub(super) paused_until: u64,
-}
-
-/// Why the agent's process ended at its start.
-pub(super) enum NoStart {
-    /// The disk failed: the service manager tries again.
-    Disk(String),
-    /// The store is damaged or has forgotten something: it refuses for ever.
-    Refused(String),
-}
-
-impl From<StorageError> for NoStart {
-    fn from(error: StorageError) -> Self {
-        let text = error.to_string();
-        match error {
-            StorageError::Io { .. } | StorageError::Full { .. } | StorageError::Poisoned | StorageError::InUse(_) => {
-                Self::Disk(text)
-            }
-            StorageError::Damaged { .. }
-            | StorageError::Forgotten { .. }
-            | StorageError::NewerVersion(_)
-            | StorageError::Empty
-            | StorageError::Taken(_) => Self::Refused(text),
-        }
-    }
-}
-
-impl NoStart {
-    fn refused(error: impl ToString) -> Self {
-        Self::Refused(error.to_string())
-    }
 }
 
 /// A host.
@@ -114,8 +90,10 @@ pub struct SimHost {
     pub(super) stalled_until: u64,
     /// When the last write that it was given will be flushed.
     pub(super) flushes_until: u64,
-    /// Why its voter's store can't be used any more.
+    /// Why its vote ended, until it votes again.
     pub(super) spoiled: Option<String>,
+    /// Ids under which it has voted and must never again.
+    pub(super) ended: BTreeSet<VoterId>,
     /// Its power goes with the next write that fails.
     pub(super) torn: bool,
     /// Where a process of it is to be stopped once, and for how long.
@@ -135,6 +113,7 @@ impl SimHost {
             stalled_until: 0,
             flushes_until: 0,
             spoiled: None,
+            ended: BTreeSet::new(),
             torn: false,
             stops: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -163,7 +142,7 @@ impl SimHost {
         &self.spec.site
     }
 
-    /// Why its voter's store can't be used any more, if that is so: a person must replace the voter.
+    /// Why its vote ended, if it has had one and doesn't vote again yet.
     pub fn spoiled(&self) -> Option<&str> {
         self.spoiled.as_deref()
     }
@@ -173,57 +152,136 @@ impl SimHost {
         Some(&self.boot.as_ref()?.agent.as_ref()?.engine)
     }
 
-    pub(super) fn hardware(&self) -> HardwareId {
-        let mut bytes = [0; 16];
-        let name = self.spec.name.as_str().as_bytes();
-        let len = name.len().min(16);
-        bytes[..len].copy_from_slice(&name[..len]);
-        HardwareId(bytes)
-    }
-
     /// What the host's clocks read; `None` without power.
     pub(super) fn read(&self, real_ns: u64) -> Option<Moment> {
         Some(self.boot.as_ref()?.clock.read(real_ns))
     }
 
-    /// Starts the agent process from what is on its disk and says up to where its log goes, or why the voter's store refuses.
-    pub(super) fn start_agent(&mut self, now: Now, instance: AgentInstance, founded: &Founded) -> Result<u64, NoStart> {
+    /// Starts the agent process from what is on its disk, and says up to where its log goes.
+    pub(super) fn start_agent(
+        &mut self,
+        now: Now,
+        instance: AgentInstance,
+        founded: &Founded,
+    ) -> Result<u64, StorageError> {
         self.processes += 1;
         let number = self.processes;
-        let Some(boot) = &self.boot else { return Ok(0) };
-        let identity = Identity {
-            host: self.spec.name.clone(),
-            site: self.spec.site.clone(),
-            boot: boot.id,
-            hardware: self.hardware(),
-            agent: instance,
-            voter: self.spec.voter,
-        };
-        let mut store = match self.spec.voter {
-            Some(voter) => Some(self.disk.open(&founding(voter, founded))?),
-            None => None,
-        };
-        let (mut voting, mut last) = (None, 0);
-        if let Some(store) = &mut store {
-            let loaded = store.load()?;
-            last = loaded.last().index.0;
-            let snapshot = loaded.snapshot.as_ref().ok_or_else(|| NoStart::refused("the store has no snapshot"))?;
-            let ledger = decode_ledger(&snapshot.data).map_err(NoStart::refused)?;
-            let seed = u64::from_le_bytes(instance.0[..8].try_into().unwrap_or_default());
-            let params = Params { seed, priority: i64::from(self.spec.prefers_lead), ..Params::default() };
-            let replica = Replica::new(params, loaded).map_err(NoStart::refused)?;
-            voting = Some((replica, ledger));
-        }
+        let (store, voting) = self.open_store(instance, founded)?.unzip();
+        let last = voting.as_ref().map_or(0, |vote: &Vote| vote.seen.durable.0);
+        let Some(boot) = &mut self.boot else { return Ok(0) };
+        let hardware = hardware(&self.spec.name);
+        let (host, site) = (self.spec.name.clone(), self.spec.site.clone());
+        let identity = Identity { host, site, boot: boot.id, hardware, agent: instance };
         let peers = founded.peers.iter().filter(|(name, _)| **name != self.spec.name);
         let peers = peers.map(|(name, site)| (name.clone(), site.clone())).collect();
-        let setup = Setup { identity, peers, timing: founded.timing.clone(), voting };
-        let engine = Engine::new(now, setup);
-        if let Some(boot) = &mut self.boot {
-            let work = BTreeMap::new();
-            boot.agent = Some(Agent { engine, store, number, work, wake_ns: u64::MAX, paused_until: 0 });
-        }
+        let timing = founded.timing.clone();
+        let setup = Setup { identity, peers, timing, voting, ended_votes: self.ended.clone() };
+        boot.agent = Some(Agent {
+            engine: Engine::new(now, setup),
+            store,
+            store_number: 0,
+            instance,
+            number,
+            work: BTreeMap::new(),
+            wake_ns: u64::MAX,
+            paused_until: 0,
+        });
         Ok(last)
     }
+
+    /// As the daemon does: the store on the disk, or a new one if this host founds the cluster.
+    fn open_store(&self, instance: AgentInstance, founded: &Founded) -> Result<Option<(SimStore, Vote)>, StorageError> {
+        let founder = self.spec.voter.filter(|id| !self.ended.contains(id));
+        let mut store = self.disk.open()?;
+        let is_new = store.identity().is_none();
+        if is_new {
+            let Some(voter) = founder else { return Ok(None) };
+            store.found(founding(voter, founded))?;
+        }
+        let vote = self.load(&mut store, instance, is_new)?;
+        Ok(Some((store, vote)))
+    }
+
+    /// The store is nobody's any more, and the id is never founded again here.
+    pub(super) fn put_aside(&mut self, voter: VoterId, because: String) {
+        self.ended.insert(voter);
+        self.spoiled = Some(because);
+        self.disk = self.disk.empty();
+    }
+
+    /// An empty store for a host that was made a member.
+    pub(super) fn join(
+        &mut self,
+        (voter, era): (VoterId, Era),
+        instance: AgentInstance,
+    ) -> Result<(SimStore, Vote), StorageError> {
+        let mut store = self.disk.open()?;
+        if store.identity().is_some_and(|held| held.voter != voter || held.era != era) {
+            drop(store);
+            self.disk = self.disk.empty();
+            store = self.disk.open()?;
+        }
+        if store.identity().is_none() {
+            let identity = StoreIdentity { cluster: CLUSTER, era, voter };
+            store.found(Founding { identity, genesis: None })?;
+        }
+        let vote = self.load(&mut store, instance, false)?;
+        Ok((store, vote))
+    }
+
+    /// `quorum recover` with the agent stopped: a new era from what is on the disk, all other voters given up.
+    pub(super) fn recover(&mut self, by: Decision, instance: AgentInstance) -> Result<(), RecoverError> {
+        let mut store = self.disk.open().expect("the survivor's disk is whole");
+        let loaded = store.load().expect("a store that opened is whole");
+        drop(store);
+        let survivor = loaded.identity.voter;
+        let ledger = replay(&loaded)?;
+        let voters = ledger.membership().all_voters().map(|voter| voter.id);
+        let recovery = Recovery {
+            cluster: CLUSTER,
+            host: self.spec.name.clone(),
+            site: self.spec.site.clone(),
+            survivor: Some(survivor),
+            unreachable: voters.filter(|id| *id != survivor).collect(),
+            places: BTreeMap::new(),
+            above: Era(0),
+            instance,
+            wall_ms: 0,
+            by,
+        };
+        let begun = begin_era(ledger, &recovery)?;
+        self.put_aside(survivor, "a new era began".into());
+        self.spoiled = None;
+        let mut store = self.disk.open().expect("an empty disk opens");
+        store.found(begun.founding).expect("an empty disk takes a founding");
+        Ok(())
+    }
+
+    fn load(&self, store: &mut SimStore, instance: AgentInstance, is_new: bool) -> Result<Vote, StorageError> {
+        let loaded = store.load()?;
+        let snapshot = loaded.snapshot.as_ref();
+        let ledger = snapshot.map(|snapshot| decode_ledger(&snapshot.data).expect("the snapshot is a ledger"));
+        let seed = u64::from_le_bytes(instance.0[..8].try_into().unwrap_or_default());
+        let params = Params { seed, priority: i64::from(self.spec.prefers_lead), ..Params::default() };
+        Ok(Vote {
+            seen: loaded.seen(),
+            replica: Replica::new(params, loaded).expect("a loaded replica starts"),
+            ledger: ledger.unwrap_or_default(),
+            is_new,
+            remembered: store.remembered(),
+        })
+    }
+}
+
+/// The simulated cluster's identity in stores.
+const CLUSTER: [u8; 16] = [7; 16];
+
+fn hardware(name: &HostName) -> HardwareId {
+    let mut bytes = [0; 16];
+    let name = name.as_str().as_bytes();
+    let len = name.len().min(16);
+    bytes[..len].copy_from_slice(&name[..len]);
+    HardwareId(bytes)
 }
 
 fn founding(voter: VoterId, founded: &Founded) -> Founding {
@@ -234,7 +292,7 @@ fn founding(voter: VoterId, founded: &Founded) -> Founding {
     let last = Position { index: first.index, term: first.term };
     let meta = SnapshotMeta { last, config: first.index, membership: founded.membership.clone() };
     Founding {
-        identity: StoreIdentity { cluster: [7; 16], era: Era(1), voter },
+        identity: StoreIdentity { cluster: CLUSTER, era: Era(1), voter },
         genesis: Some(Snapshot { meta, data: Blob::from(data) }),
     }
 }

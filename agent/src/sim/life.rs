@@ -1,12 +1,13 @@
 //! Power-on, and the agent process from start to end.
 
 use super::clock::Clock;
-use super::host::{Boot, NoStart};
+use super::host::Boot;
 use super::keeper::{KeeperStart, SimKeeper};
 use super::network::nanos;
 use super::world::{Happening, World};
 use crate::engine::{Input, KeeperPage, Now};
 use quorum::id::{AgentInstance, BootId, HostName, KeeperInstance};
+use quorum::storage::StorageError;
 
 /// From power-on until the keeper runs, and from there until the agent does.
 const BOOT_NS: u64 = 500_000_000;
@@ -55,22 +56,24 @@ impl World {
         let now_ns = self.now_ns;
         let host = self.hosts.get_mut(name).expect("a host");
         let is_current = host.boot.as_ref().is_some_and(|now| now.number == boot && now.agent.is_none());
-        if !is_current || host.spoiled.is_some() {
+        if !is_current {
             return;
         }
         let Some(moment) = host.read(now_ns) else { return };
-        match host.start_agent(Now { moment, wall_ms: host.wall_ms(now_ns) }, instance, &founded) {
+        let now = Now { moment, wall_ms: host.wall_ms(now_ns) };
+        let mut started = host.start_agent(now, instance, &founded);
+        if let Err(error @ (StorageError::Damaged { .. } | StorageError::Forgotten { .. })) = &started {
+            // As the daemon does: what may have forgotten something is never a voter's again.
+            let (voter, what) = (host.spec.voter.unwrap_or_default(), error.to_string());
+            host.put_aside(voter, what.clone());
+            started = host.start_agent(now, instance, &founded);
+            self.oracle.forgets(name);
+            self.note(Some(name), format!("the store is put aside: {what}"));
+        }
+        match started {
             // What an error of the disk left there counts as much as what was acknowledged.
             Ok(last) => self.oracle.persisted(name, last),
-            Err(NoStart::Disk(because)) => {
-                self.disk_failed(name, &because);
-                return;
-            }
-            Err(NoStart::Refused(because)) => {
-                host.spoiled = Some(because.clone());
-                self.note(Some(name), format!("agent refuses to start: {because}"));
-                return;
-            }
+            Err(error) => return self.disk_failed(name, &error.to_string()),
         }
         self.note(Some(name), "agent started".into());
         let peers: Vec<HostName> = self.hosts.keys().filter(|peer| *peer != name).cloned().collect();

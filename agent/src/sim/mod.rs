@@ -24,6 +24,7 @@ mod place;
 mod random;
 pub mod scenario;
 mod verbs;
+mod votes;
 mod watch;
 mod world;
 
@@ -38,5 +39,9 @@ pub use world::{Trace, Tuning, What, World, WorldSpec};
 
 #[cfg(test)]
 mod fence_tests;
+#[cfg(test)]
+mod members_tests;
+#[cfg(test)]
+mod recover_tests;
 #[cfg(test)]
 mod tests;

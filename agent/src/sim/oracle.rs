@@ -13,7 +13,7 @@ use super::host::SimHost;
 use super::network::nanos;
 use super::place::Writes;
 use super::world::World;
-use quorum::id::{Epoch, GroupName, HostName, SiteName, TaskId, VoterId};
+use quorum::id::{Epoch, GroupName, HostName, TaskId, VoterId};
 use quorum::ledger::{EvidenceKind, Incarnation};
 use quorum::roster::Membership;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,14 +32,15 @@ pub struct Violation {
 pub struct Oracle {
     /// The first thing that was found broken.
     broken: Option<Violation>,
-    /// Voters, the hosts that they run on, and their sites.
-    voters: BTreeMap<VoterId, (HostName, SiteName)>,
+    /// The configuration as far as facts were taken in.
+    membership: Membership,
     /// Highest epoch that ever ran.
     epochs: BTreeMap<GroupName, Epoch>,
-    hashes: BTreeMap<u64, [u8; 32]>,
+    /// By era and index: a new era's log goes on from what its survivor knew.
+    hashes: BTreeMap<(u16, u64), [u8; 32]>,
     applied: BTreeMap<HostName, u64>,
-    /// Facts up to here were taken in, the last from this host at this time.
-    heard: (u64, Option<(HostName, u64)>),
+    /// Facts up to here, in this era, were taken in, the last from this host at this time.
+    heard: ((u16, u64), Option<(HostName, u64)>),
     ended: BTreeMap<Incarnation, u64>,
     admitted: BTreeMap<HostName, Incarnation>,
     inert: BTreeMap<Incarnation, EvidenceKind>,
@@ -68,8 +69,7 @@ pub struct Oracle {
 
 impl Oracle {
     pub(super) fn new(membership: &Membership) -> Self {
-        let voters = membership.all_voters().map(|voter| (voter.id, (voter.host.clone(), voter.site.clone())));
-        Self { voters: voters.collect(), ..Self::default() }
+        Self { membership: membership.clone(), ..Self::default() }
     }
 
     /// What was reached in this run.
@@ -130,12 +130,8 @@ impl Oracle {
             let text = format!("{group} runs at epoch {epoch} on {of}, to whom that epoch was never granted");
             self.breaks("I11", text);
         }
-        if let Some(kind) = self.inert.get(&of) {
+        if let Some(kind) = self.proves_inert(&of, group) {
             let text = format!("{group} runs on {of}, which {kind:?} proved inert");
-            self.breaks("I4", text);
-        }
-        if let Some(kind) = self.inert_for.get(&(of.clone(), group.clone())) {
-            let text = format!("{group} runs on {of}, which {kind:?} proved gone from there");
             self.breaks("I4", text);
         }
     }
@@ -170,14 +166,14 @@ impl Oracle {
                 self.breaks("I17", format!("{name} went past entry {unknown}, which it can't read"));
             }
             let hash = ledger.chain_hash();
-            let known = *self.hashes.entry(index).or_insert(hash);
+            let known = *self.hashes.entry((ledger.era().0, index)).or_insert(hash);
             if known != hash {
                 self.breaks("I14", format!("{name} disagrees about the state at index {index}"));
             }
             if before.is_none_or(|before| index != before + 1) {
                 let forgets = |(of, at): &(&Incarnation, &u64)| {
                     let known = ledger.host(&of.host).is_none() || ledger.is_ended(of);
-                    **at <= index && !known
+                    of.he.era() == ledger.era() && **at <= index && !known
                 };
                 if let Some((of, at)) = self.ended.iter().find(forgets) {
                     let text = format!("{name} at index {index} has forgotten that {of} ended at index {at}");
@@ -206,6 +202,12 @@ impl Oracle {
     /// (I17).
     pub(super) fn cannot_read(&mut self, host: &HostName, index: u64) {
         self.unknown.entry(host.clone()).or_insert(index);
+    }
+
+    /// What its voter had on the disk is gone, or counts no more.
+    pub(super) fn forgets(&mut self, host: &HostName) {
+        self.persisted.remove(host);
+        self.unknown.remove(host);
     }
 
     /// A voter has entries up to here on its disk.

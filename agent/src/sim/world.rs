@@ -12,7 +12,7 @@ use crate::engine::{Answer, Effect, Engine, Input, Message, WorkId};
 use crate::event::Event;
 use crate::heartbeat::Datagram;
 use crate::keeper::core::Action;
-use quorum::id::{Generation, GroupName, HostName, SiteName, VoterId};
+use quorum::id::{Era, Generation, GroupName, HostName, SiteName, VoterId};
 use quorum::ledger::{Class, Ledger};
 use quorum::moment::Moment;
 use quorum::replica::Write;
@@ -116,7 +116,8 @@ pub(super) enum Happening {
     Datagram { to: HostName, from: HostName, datagram: Box<Datagram>, received: Option<(u64, Moment)> },
     Message { to: HostName, from: HostName, message: Box<Message> },
     Link { to: HostName, from: HostName, agents: (u64, u64) },
-    Flushed { host: HostName, process: u64, write: Box<Write> },
+    Flushed { host: HostName, process: (u64, u64), write: Box<Write> },
+    Joins { host: HostName, process: u64, voter: VoterId, era: Era },
     WorkEnded { host: HostName, process: u64, id: WorkId },
     Input { host: HostName, process: u64, input: Box<Input> },
     Effects { host: HostName, process: u64, effects: Vec<Effect> },
@@ -343,6 +344,7 @@ impl World {
                 }
             }
             Happening::Flushed { host, process, write } => self.flushed(&host, process, *write),
+            Happening::Joins { host, process, voter, era } => self.joins(&host, process, (voter, era)),
             Happening::WorkEnded { host, process, id } => self.work_ended(&host, process, id),
             Happening::Input { host, process, input } => {
                 if self.process_of(&host) == Some(process) {
@@ -379,6 +381,7 @@ impl World {
             | Happening::Message { to: host, .. }
             | Happening::Link { to: host, .. }
             | Happening::Flushed { host, .. }
+            | Happening::Joins { host, .. }
             | Happening::WorkEnded { host, .. }
             | Happening::Input { host, .. }
             | Happening::Effects { host, .. } => host,

@@ -108,6 +108,17 @@ impl Replica {
         LogIndex(self.node.raft.raft_log.committed)
     }
 
+    /// Entries up to here are on this voter's disk. A new leader may still overwrite those that aren't committed.
+    pub fn persisted_index(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.persisted)
+    }
+
+    /// Entries up to here are on this voter's disk and committed: it can never honestly be without them again. Peers
+    /// remember it.
+    pub fn durable_index(&self) -> LogIndex {
+        self.persisted_index().min(self.committed())
+    }
+
     /// How far the caller said it has applied.
     pub fn applied_index(&self) -> LogIndex {
         LogIndex(self.node.raft.raft_log.applied)

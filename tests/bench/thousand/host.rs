@@ -115,11 +115,11 @@ impl Host {
             boot: BootId(stamp(n, 0)),
             hardware: HardwareId(stamp(n, 0)),
             agent: AgentInstance(stamp(n, life)),
-            voter: None,
         };
         let peers = [(voter, SiteName::new("w").expect("a name"))].into();
         let transport = Transport::start(config, events).expect("a free port");
-        let engine = Engine::new(now(), Setup { identity, peers, timing: timing.clone(), voting: None });
+        let ended_votes = std::collections::BTreeSet::new();
+        let engine = Engine::new(now(), Setup { identity, peers, timing: timing.clone(), voting: None, ended_votes });
         let attested = WatchdogAttestation {
             driver: "bench".to_owned(),
             worst: timing.watchdog_worst,

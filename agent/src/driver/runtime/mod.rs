@@ -10,11 +10,13 @@
 //! Effects are performed in order. Nothing here decides anything.
 
 mod audit;
+mod generation;
 mod journal;
 mod keeper;
 mod measure;
 mod notify;
 mod peers;
+pub mod recovery;
 mod start;
 mod step;
 mod store;

@@ -1,17 +1,18 @@
 //! Starting the agent: identity, disk, transport, keeper, admin, then the loop.
 
 use super::audit::AuditTrail;
+use super::generation::{AtStart, Generation};
 use super::journal::Journal;
 use super::keeper::KeeperEnd;
 use super::peers::peers;
-use super::step::{Incoming, Loop};
-use super::store::Disk;
+use super::step::{Incoming, Loop, Votes};
+use super::store::{self, Disk, DiskThread};
 use crate::admin;
 use crate::config::AgentConfig;
 use crate::driver::clock;
 use crate::driver::fence::FenceDriver;
 use crate::driver::transport::{Limits, Transport, TransportConfig, TransportError};
-use crate::engine::{Engine, Identity, Now, Setup};
+use crate::engine::{Engine, Identity, Now, Setup, Vote};
 use crate::metrics::Metrics;
 use crate::pki::files::IdentityFiles;
 use quorum::codec::Blob;
@@ -19,7 +20,7 @@ use quorum::id::{AgentInstance, ClusterName, Era, HardwareId, HostName, LogIndex
 use quorum::ledger::Ledger;
 use quorum::replica::{Params, Position, Replica, Snapshot, SnapshotMeta};
 use quorum::roster::{Membership, VoterInfo};
-use quorum::storage::{Founding, Identity as StoreIdentity};
+use quorum::storage::{Founding, Identity as StoreIdentity, StorageError};
 use quorum::timing::{Measured, Timing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -73,16 +74,13 @@ pub async fn run(config: AgentConfig) -> Result<(), RunError> {
     let (inbox, incoming) = mpsc::channel(INBOX);
     let identity = identity(&config)?;
     let now = now();
-    let mut disk = None;
-    let mut voting = None;
-    if config.voter.is_some() {
-        let opened = Disk::open(&config.data_dir, founding(&config)?)?;
-        voting = Some(voter(&config, &opened, identity.agent)?);
-        disk = Some(opened);
-    }
+    let (disk, generation) = open_disk(&config)?;
+    let voting = disk.as_ref().map(|disk| voter(&config, disk, identity.agent)).transpose()?;
+    let ended_votes = store::ended_votes(&config.data_dir).map_err(in_folder(&config.data_dir))?;
     let (events, transport_events) = mpsc::channel(INBOX);
     let transport = Transport::start(transport_config(&config)?, events)?;
-    let setup = Setup { identity, peers: seeds(&config), timing: first_timing(), voting };
+    let agent = identity.agent;
+    let setup = Setup { identity, peers: seeds(&config), timing: first_timing(), voting, ended_votes };
     let journal = Journal::open(&config.data_dir, config.host.clone())
         .map_err(|source| RunError::File { doing: "open the event journal".into(), source })?;
     let fence = FenceDriver::start(&config.data_dir.join("fencing"), inbox.clone())?;
@@ -97,25 +95,13 @@ pub async fn run(config: AgentConfig) -> Result<(), RunError> {
     if let Some(notify) = config.notify.clone() {
         super::notify::start(notify, config.host.clone(), ask_too);
     }
-    let writes = disk.map(|disk| start_disk(disk, &inbox));
+    let writes = disk.map(|disk| start_disk(disk, &inbox, 0));
     let keeper = config.keeper.clone().map(KeeperEnd::new);
     let engine = Engine::new(now, setup);
-    Loop {
-        engine,
-        config,
-        transport,
-        transport_events,
-        inbox,
-        incoming,
-        writes,
-        keeper,
-        journal,
-        audit,
-        metrics,
-        fence,
-    }
-    .run()
-    .await
+    let votes = Votes { agent, writes, number: 0, generation };
+    Loop { engine, config, transport, transport_events, inbox, incoming, votes, keeper, journal, audit, metrics, fence }
+        .run()
+        .await
 }
 
 /// What people ask goes through the same inbox as everything else.
@@ -145,7 +131,6 @@ fn identity(config: &AgentConfig) -> Result<Identity, RunError> {
         boot: clock::boot_id().map_err(|error| RunError::Config(error.to_string()))?,
         hardware: hardware(config)?,
         agent: AgentInstance(instance),
-        voter: config.voter.as_ref().map(|voter| voter.id),
     })
 }
 
@@ -198,7 +183,7 @@ fn founding(config: &AgentConfig) -> Result<Founding, RunError> {
     })
 }
 
-fn cluster_id(name: &str) -> [u8; 16] {
+pub(super) fn cluster_id(name: &str) -> [u8; 16] {
     use sha2::Digest;
     let digest = sha2::Sha256::digest(name.as_bytes());
     let mut id = [0; 16];
@@ -206,7 +191,69 @@ fn cluster_id(name: &str) -> [u8; 16] {
     id
 }
 
-fn voter(config: &AgentConfig, disk: &Disk, agent: AgentInstance) -> Result<(Replica, Ledger), RunError> {
+/// The store of this host's vote, if it has one: founded with the cluster, or when it was added. One that may have
+/// forgotten something is put aside: the host then comes back under a new id (protocol §2).
+fn open_disk(config: &AgentConfig) -> Result<(Option<Disk>, Option<Generation>), RunError> {
+    let dir = &config.data_dir;
+    let named = config.voter.as_ref().and_then(|voter| voter.generation_id.as_deref());
+    let generation = Generation::at_start(dir, named)
+        .map_err(|source| RunError::File { doing: "read the machine's generation id".into(), source })?;
+    let founding_id = config.voter.as_ref().map(|voter| voter.id);
+    let mut ended = store::ended_votes(dir).map_err(in_folder(dir))?;
+    if let Some((generation, found)) = &generation {
+        if *found == AtStart::Changed && store::store_in(dir).exists() {
+            let id = Disk::open(dir, None).map(|disk| disk.loaded.identity.voter).ok().or(founding_id);
+            let id = id.unwrap_or_default();
+            tracing::error!(voter = %id, "this machine was rolled back or copied: its vote ends");
+            store::put_aside(dir, id).map_err(in_folder(dir))?;
+            ended.insert(id);
+        }
+        generation.keep(dir).map_err(in_folder(dir))?;
+    }
+    let generation = generation.map(|(generation, _)| generation);
+    let may_found = founding_id.is_some_and(|id| !ended.contains(&id));
+    if !store::store_in(dir).exists() && !may_found {
+        return Ok((None, generation));
+    }
+    let founding = may_found.then(|| founding(config)).transpose()?;
+    match Disk::open(dir, founding) {
+        Ok(disk) => Ok((Some(disk), generation)),
+        Err(StorageError::Empty) => Ok((None, generation)),
+        Err(error @ (StorageError::Damaged { .. } | StorageError::Forgotten { .. })) => {
+            let id = founding_id.unwrap_or_default();
+            tracing::error!(voter = %id, %error, "the store is put aside: this host asks for a vote under a new id");
+            store::put_aside(dir, id).map_err(in_folder(dir))?;
+            Ok((None, generation))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn in_folder(dir: &std::path::Path) -> impl Fn(std::io::Error) -> RunError {
+    move |source| RunError::File { doing: format!("use the voter's files in {}", dir.display()), source }
+}
+
+/// An empty store for a host that was made a member.
+pub(super) fn join(
+    config: &AgentConfig,
+    (voter_id, era): (VoterId, Era),
+    agent: AgentInstance,
+) -> Result<(Disk, Vote), RunError> {
+    let dir = &config.data_dir;
+    if store::store_in(dir).exists() {
+        let held = Disk::open(dir, None).map(|disk| disk.loaded.identity);
+        if !held.as_ref().is_ok_and(|held| held.voter == voter_id && held.era == era) {
+            let id = held.map(|held| held.voter).unwrap_or_default();
+            store::put_aside(dir, id).map_err(in_folder(dir))?;
+        }
+    }
+    let identity = StoreIdentity { cluster: cluster_id(&config.cluster), era, voter: voter_id };
+    let disk = Disk::open(dir, Some(Founding { identity, genesis: None }))?;
+    let vote = voter(config, &disk, agent)?;
+    Ok((disk, vote))
+}
+
+fn voter(config: &AgentConfig, disk: &Disk, agent: AgentInstance) -> Result<Vote, RunError> {
     let ledger = match &disk.loaded.snapshot {
         Some(snapshot) => crate::engine::decode_ledger(&snapshot.data)
             .map_err(|error| RunError::Config(format!("read the ledger in the voter's store: {error}")))?,
@@ -215,10 +262,17 @@ fn voter(config: &AgentConfig, disk: &Disk, agent: AgentInstance) -> Result<(Rep
     let prefers = config.voter.as_ref().is_some_and(|voter| voter.prefer_leader);
     let seed = u64::from_le_bytes(agent.0[..8].try_into().unwrap_or_default());
     let params = Params { seed, priority: i64::from(prefers), ..Params::default() };
-    Ok((Replica::new(params, disk.loaded.clone())?, ledger))
+    Ok(Vote {
+        replica: Replica::new(params, disk.loaded.clone())?,
+        ledger,
+        seen: disk.loaded.seen(),
+        // One that joins has no members of its own to hear; its leader speaks to it first.
+        is_new: disk.is_new && disk.loaded.snapshot.is_some(),
+        remembered: disk.remembered.clone(),
+    })
 }
 
-fn transport_config(config: &AgentConfig) -> Result<TransportConfig, RunError> {
+pub(super) fn transport_config(config: &AgentConfig) -> Result<TransportConfig, RunError> {
     let cluster = ClusterName::new(&config.cluster).map_err(|error| RunError::Config(error.to_string()))?;
     Ok(TransportConfig {
         cluster,
@@ -240,11 +294,11 @@ pub(super) fn identity_files(config: &AgentConfig) -> IdentityFiles {
     }
 }
 
-fn start_disk(disk: Disk, inbox: &mpsc::Sender<Incoming>) -> std::sync::mpsc::Sender<quorum::replica::Write> {
+pub(super) fn start_disk(disk: Disk, inbox: &mpsc::Sender<Incoming>, number: u64) -> DiskThread {
     let (done, failed) = (inbox.clone(), inbox.clone());
     disk.start(
         move |persisted| {
-            let _gone = done.blocking_send(Incoming::Persisted(persisted));
+            let _gone = done.blocking_send(Incoming::Persisted(number, persisted));
         },
         move |error| {
             let _gone = failed.blocking_send(Incoming::DiskFailed(error.to_string()));

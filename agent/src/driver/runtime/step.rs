@@ -1,22 +1,23 @@
 //! The loop: take what came in, step the engine, perform its effects in order.
 
 use super::audit::AuditTrail;
+use super::generation::{self, Generation};
 use super::journal::{self, Journal};
 use super::keeper::{KeeperEnd, LOOK_EVERY};
 use super::measure::{self, MEASURE_EVERY};
 use super::peers::peers;
-use super::start::{RunError, identity_files, now};
+use super::start::{RunError, identity_files, now, start_disk};
+use super::store::{DiskThread, put_aside};
 use crate::admin::Asked;
 use crate::config::AgentConfig;
 use crate::driver::fence::FenceDriver;
 use crate::driver::transport::{Channel, Path, TransportEvent, TransportHandle};
 use crate::driver::work::{Order, Site, Workers};
-use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Sight, WorkId};
+use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Sight, Vote, WorkId};
 use crate::event::Event;
 use crate::heartbeat;
 use crate::metrics::Metrics;
-use quorum::id::{GroupName, TaskId};
-use quorum::replica::Write;
+use quorum::id::{AgentInstance, Era, GroupName, TaskId, VoterId};
 use quorum::storage::Persisted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,8 +31,8 @@ const WAKE_MAX: Duration = Duration::from_millis(50);
 
 /// What other tasks hand to the loop.
 pub enum Incoming {
-    /// A write is durable.
-    Persisted(Persisted),
+    /// A write of the store with this number is durable.
+    Persisted(u64, Persisted),
     /// The disk failed: the process ends.
     DiskFailed(String),
     /// A piece of work ended.
@@ -56,12 +57,21 @@ pub(super) struct Loop {
     pub(super) transport_events: mpsc::Receiver<TransportEvent>,
     pub(super) inbox: mpsc::Sender<Incoming>,
     pub(super) incoming: mpsc::Receiver<Incoming>,
-    pub(super) writes: Option<std::sync::mpsc::Sender<Write>>,
+    pub(super) votes: Votes,
     pub(super) keeper: Option<KeeperEnd>,
     pub(super) journal: Journal,
     pub(super) fence: FenceDriver,
     pub(super) audit: AuditTrail,
     pub(super) metrics: Arc<Metrics>,
+}
+
+/// This host's vote: its disk, and what ends it.
+pub(super) struct Votes {
+    pub(super) agent: AgentInstance,
+    pub(super) writes: Option<DiskThread>,
+    /// Counts the stores of this process: what an earlier one has written concerns nobody any more.
+    pub(super) number: u64,
+    pub(super) generation: Option<Generation>,
 }
 
 /// State of the running loop besides what it was given.
@@ -80,6 +90,8 @@ impl Loop {
         measures.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut generations = tokio::time::interval(generation::LOOK_EVERY);
+        generations.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let effects = self.engine.step(now(), Input::Wake);
         self.perform(effects, &mut running)?;
         loop {
@@ -100,9 +112,13 @@ impl Loop {
                         self.fence.finished(task);
                         Some(Input::Fenced { task, fenced: Fenced::Finished })
                     }
+                    Some(Incoming::Persisted(number, persisted)) => {
+                        (number == self.votes.number).then(|| Input::Persisted(Box::new(persisted)))
+                    }
                     Some(incoming) => running.take(incoming),
                 },
                 _ = looks.tick() => self.keeper.as_mut().and_then(KeeperEnd::look).map(Input::Keeper),
+                _ = generations.tick() => self.rolled_back(),
                 _ = measures.tick() => {
                     self.metrics.machine(&measure::machine(&self.transport, &self.engine));
                     None
@@ -118,6 +134,34 @@ impl Loop {
                 self.perform(effects, &mut running)?;
             }
         }
+    }
+
+    fn rolled_back(&mut self) -> Option<Input> {
+        self.votes.generation.as_ref().filter(|generation| generation.has_changed())?;
+        let because = "this machine was rolled back to an earlier state, or copied".to_owned();
+        Some(Input::RolledBack { because })
+    }
+
+    fn join(&mut self, voter: VoterId, era: Era) -> Result<Vote, RunError> {
+        let (disk, vote) = super::start::join(&self.config, (voter, era), self.votes.agent)?;
+        self.votes.number += 1;
+        self.votes.writes = Some(start_disk(disk, &self.inbox, self.votes.number));
+        Ok(vote)
+    }
+
+    /// The store is kept for people and never used again. If that fails the process ends: the next start would go on
+    /// with a vote that is over.
+    fn end_vote(&mut self, voter: VoterId, because: &str) -> Result<(), RunError> {
+        tracing::error!(%voter, because, "this host's vote ended; its store is put aside");
+        self.votes.writes = None;
+        self.votes.number += 1;
+        let dir = &self.config.data_dir;
+        let aside = put_aside(dir, voter).and_then(|()| match &mut self.votes.generation {
+            // Only after the store that it speaks about is gone.
+            Some(generation) => generation.renew().and_then(|()| generation.keep(dir)),
+            None => Ok(()),
+        });
+        aside.map_err(|source| RunError::File { doing: format!("put the store of voter {voter} aside"), source })
     }
 
     fn site(&self) -> Site {
@@ -197,10 +241,21 @@ impl Loop {
                     Err(error) => tracing::error!(%to, %error, "a message outgrew its limit"),
                 },
                 Effect::Persist(write) => {
-                    if let Some(writes) = &self.writes {
-                        writes.send(*write).map_err(|_| RunError::Halted("the voter's disk thread ended".into()))?;
+                    if self.votes.writes.as_ref().is_some_and(|disk| !disk.write(*write)) {
+                        return Err(RunError::Halted("the voter's disk thread ended".into()));
                     }
                 }
+                Effect::Remember { voter, seen } => {
+                    if self.votes.writes.as_ref().is_some_and(|disk| !disk.remember(voter, seen)) {
+                        return Err(RunError::Halted("the voter's disk thread ended".into()));
+                    }
+                }
+                Effect::Join { voter, era } => {
+                    let vote = self.join(voter, era)?;
+                    let effects = self.engine.step(now(), Input::Joined(Box::new(vote)));
+                    self.perform(effects, running)?;
+                }
+                Effect::VoteEnded { voter, because } => self.end_vote(voter, &because)?,
                 Effect::Keeper(order) => {
                     if let Some(keeper) = &mut self.keeper {
                         keeper.write(&order);
@@ -269,7 +324,6 @@ impl Loop {
 impl Running {
     fn take(&mut self, incoming: Incoming) -> Option<Input> {
         match incoming {
-            Incoming::Persisted(persisted) => Some(Input::Persisted(Box::new(persisted))),
             Incoming::Work(id, report) => Some(Input::Work { id, report }),
             Incoming::Seen(group, sight) => Some(Input::Seen { group, sight }),
             Incoming::Fenced(task, fenced) => Some(Input::Fenced { task, fenced }),
@@ -279,7 +333,7 @@ impl Running {
                 self.answers.insert(self.tickets, asked.answer);
                 Some(Input::Operator { ticket: self.tickets, by: asked.by, request: Box::new(asked.request) })
             }
-            Incoming::Stop | Incoming::DiskFailed(_) => None,
+            Incoming::Stop | Incoming::DiskFailed(_) | Incoming::Persisted(..) => None,
         }
     }
 }

@@ -27,6 +27,14 @@ impl Engine {
 
     /// The first grant goes to the source, and after a new era to who owned it last, if its data agrees.
     pub(super) fn grant_first(&mut self, group: &GroupName, state: &GroupState) {
+        // A person's acceptance of loss names the copy that is to run; else it is the last owner's turn.
+        let accepted =
+            self.ledger.losses().values().find(|loss| loss.asked.group == *group && loss.asked.epoch == state.epoch);
+        if let Some((copy, by)) = accepted.map(|loss| (loss.asked.copy.clone(), loss.asked.by.clone())) {
+            let Some(gate) = self.data_gate(group, state, &copy) else { return };
+            self.try_grant(group, (&copy, gate), GrantCause::Operator(by), None);
+            return;
+        }
         let owner = state.last_owner.clone().unwrap_or_else(|| state.source.clone());
         self.grant_in_place(group, state, &owner);
     }

@@ -15,9 +15,17 @@ impl Oracle {
     /// An agent tells an event.
     pub(in crate::sim) fn told(&mut self, host: &HostName, event: &Event, (ledger, now_ns): (Option<&Ledger>, u64)) {
         match event {
-            Event::Applied { index, fact } if self.is_news(host, *index, now_ns) => {
-                self.fact(*index, fact, now_ns);
-                if let Some(ledger) = ledger {
+            Event::Applied { index, fact } => {
+                let Some(ledger) = ledger else { return };
+                if ledger.era().0 > self.heard.0.0 {
+                    // A new era begins with a configuration of its own, which no entry of it has brought.
+                    self.membership = ledger.membership().clone();
+                }
+                if self.is_news(host, (ledger.era().0, index.0), now_ns) {
+                    if matches!(**fact, ledger::Event::ConfigChanged { .. }) {
+                        self.membership = ledger.membership().clone();
+                    }
+                    self.fact(*index, fact, now_ns);
                     self.seen_of_plan(fact, ledger);
                 }
             }
@@ -38,24 +46,24 @@ impl Oracle {
     }
 
     /// Every replica tells every fact; each is taken in once, from whoever applies it first.
-    fn is_news(&mut self, host: &HostName, index: LogIndex, now_ns: u64) -> bool {
-        if index.0 > self.heard.0 {
-            self.heard = (index.0, Some((host.clone(), now_ns)));
-            self.is_committed(index);
+    fn is_news(&mut self, host: &HostName, at: (u16, u64), now_ns: u64) -> bool {
+        if at > self.heard.0 {
+            self.heard = (at, Some((host.clone(), now_ns)));
+            self.is_committed(at.1);
             return true;
         }
         // One index may bring several facts, all in one step of one agent. An agent that was restarted tells it all
         // again.
-        index.0 == self.heard.0 && self.heard.1.as_ref().is_some_and(|(from, at)| from == host && *at == now_ns)
+        at == self.heard.0 && self.heard.1.as_ref().is_some_and(|(from, at)| from == host && *at == now_ns)
     }
 
     /// What is applied anywhere is on the disks of a majority (I9, I15).
-    fn is_committed(&mut self, index: LogIndex) {
-        let has =
-            self.voters.values().filter(|(host, _)| self.persisted.get(host).is_some_and(|last| *last >= index.0));
-        let (has, need) = (has.count(), majority(self.voters.len()));
-        if has < need {
-            self.breaks("I9", format!("index {index} was applied when only {has} of {need} voters had it on disk"));
+    fn is_committed(&mut self, index: u64) {
+        let voters = self.membership.all_voters().map(|voter| (voter.id, &voter.host));
+        let has = |(_, host): &(VoterId, &HostName)| self.persisted.get(*host).is_some_and(|last| *last >= index);
+        let have: BTreeSet<VoterId> = voters.filter(has).map(|(id, _)| id).collect();
+        if !self.membership.has_majority(|id| have.contains(&id)) {
+            self.breaks("I9", format!("index {index} was applied when only {have:?} of the voters had it on disk"));
         }
     }
 
@@ -125,7 +133,8 @@ impl Oracle {
             if before.he >= of.he {
                 self.breaks("I3", format!("{of} was admitted after {before}"));
             }
-            if !self.ended.contains_key(&before) {
+            // A new era ends everything of the older ones.
+            if before.he.era() == of.he.era() && !self.ended.contains_key(&before) {
                 self.breaks("I3", format!("{of} was admitted while {before} wasn't over"));
             }
         }
@@ -136,13 +145,14 @@ impl Oracle {
 
     /// An automatic loss was seen by a majority, in two failure domains besides the lost one (I8).
     fn is_corroborated(&mut self, of: &Incarnation) {
-        let own_site = self.voters.values().find(|(host, _)| *host == of.host).map(|(_, site)| site);
+        let voters = &self.membership;
+        let own_site = voters.all_voters().find(|voter| voter.host == of.host).map(|voter| &voter.site);
         let suspects = |host: &HostName| self.suspected.contains(&(host.clone(), of.host.clone()));
-        let observers: Vec<_> = self.voters.values().filter(|(host, _)| suspects(host)).collect();
+        let observers: Vec<_> = voters.all_voters().filter(|voter| suspects(&voter.host)).collect();
         let domains: BTreeSet<_> =
-            observers.iter().map(|(_, site)| site).filter(|site| Some(*site) != own_site).collect();
-        let need = majority(self.voters.len());
-        if observers.len() < need || domains.len() < 2 {
+            observers.iter().map(|voter| &voter.site).filter(|site| Some(*site) != own_site).collect();
+        let is_majority = voters.has_majority(|id| observers.iter().any(|voter| voter.id == id));
+        if !is_majority || domains.len() < 2 {
             let text = format!(
                 "{of} was declared lost although only {} voters in {} other domains ever missed it",
                 observers.len(),
@@ -181,6 +191,19 @@ impl Oracle {
         }
     }
 
+    /// What proves that `of` doesn't run `group`. In a newer era one record stands for every older admission of a host.
+    pub(super) fn proves_inert(&self, of: &Incarnation, group: &GroupName) -> Option<EvidenceKind> {
+        let of_its_host = |(proven, _): &(&Incarnation, &EvidenceKind)| {
+            proven.host == of.host && proven.he.count() == 0 && proven.he.era() > of.he.era()
+        };
+        let stands = self.inert.iter().find(of_its_host).map(|(_, kind)| *kind);
+        let for_group = |((proven, named), kind): (&(Incarnation, GroupName), &EvidenceKind)| {
+            (named == group && of_its_host(&(proven, kind))).then_some(*kind)
+        };
+        let exact = self.inert.get(of).or_else(|| self.inert_for.get(&(of.clone(), group.clone()))).copied();
+        exact.or(stands).or_else(|| self.inert_for.iter().find_map(for_group))
+    }
+
     fn grants(&mut self, group: &GroupName, to: &Incarnation, epoch: Epoch) {
         if self.ended.contains_key(to) || self.admitted.get(&to.host) != Some(to) {
             self.breaks("I11", format!("{group} was granted to {to}, which isn't admitted"));
@@ -190,8 +213,7 @@ impl Oracle {
                 self.breaks("I3", format!("epoch {epoch} of {group} was granted after epoch {before}"));
             }
             let is_stopped = self.stopped.contains(&(group.clone(), before));
-            let is_proven =
-                self.inert.contains_key(&owner) || self.inert_for.contains_key(&(owner.clone(), group.clone()));
+            let is_proven = self.proves_inert(&owner, group).is_some();
             if !is_stopped && !is_proven {
                 self.breaks(
                     "I2",
@@ -211,7 +233,7 @@ impl Oracle {
         if !self.open_tasks.is_empty() {
             self.breaks("I19", format!("plan {plan} brings {group} home while a host is being fenced"));
         }
-        let need = majority(self.voters.len());
+        let need = majority(self.membership.voters.len());
         let lasting = |peer: &HostName| {
             let observers = self.suspects.iter().filter(|((_, of), since)| of == peer && now_ns - **since > LASTING_NS);
             observers.count() >= need
@@ -228,7 +250,8 @@ impl Oracle {
         if ledger.is_some_and(|ledger| ledger.is_ended(&of)) {
             self.breaks("I5", format!("voter {} granted to {of} after it had applied its end", grant.voter));
         }
-        let host = self.voters.get(&grant.voter).map(|(host, _)| host.clone());
+        let of_voter = self.membership.all_voters().find(|voter| voter.id == grant.voter);
+        let host = of_voter.map(|voter| voter.host.clone());
         if let Some((host, index)) = host.and_then(|host| Some((host.clone(), *self.unknown.get(&host)?))) {
             self.breaks("I17", format!("{host} granted to {of} with entry {index} on its disk, which it can't read"));
         }

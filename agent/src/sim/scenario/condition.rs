@@ -251,6 +251,7 @@ pub(super) fn answer_as_words(answer: Option<&Answer>) -> (&'static str, String)
             | Answer::Plans(_)
             | Answer::Spec(_)
             | Answer::Chain(_)
+            | Answer::Backup { .. }
             | Answer::Checked(_),
         ) => ("done", String::new()),
     }

@@ -119,6 +119,8 @@ impl Teller {
                 self.said.insert((host.clone(), text.clone())).then_some(())?;
                 told(text)
             }
+            Event::MembersProposed { index: _, steps } => told(format!("proposes a change of the voters: {steps}")),
+            Event::VoteEnded { voter, because } => told(format!("votes no more as {voter} because={because:?}")),
             Event::NotAdmitted { host: peer, because } => {
                 let text = format!("doesn't admit {peer} because={because:?}");
                 self.said.insert((host.clone(), text.clone())).then_some(())?;
