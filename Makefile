@@ -31,10 +31,10 @@ test: setup lint test-rust test-lab ## everything that must hold, in one run
 
 test-rust: ## the workspace's own tests
 ifeq ($(NEXTEST),)
-	cargo test --locked --workspace --no-fail-fast --profile fast
+	ANTIPODE_SEEDS=10000 cargo test --locked --workspace --no-fail-fast --profile fast
 else
 	cargo nextest run --locked --workspace --no-tests pass --no-fail-fast -E 'not ($(HEAVY))'
-	cargo nextest run --locked -p antipode --features mutants --cargo-profile fast --no-fail-fast -E '$(HEAVY)'
+	ANTIPODE_SEEDS=10000 cargo nextest run --locked -p antipode --features mutants --cargo-profile fast --no-fail-fast --success-output final -E '$(HEAVY)'
 	cargo test --locked -p antipode --features mutants --profile fast --test scenarios
 	cargo nextest run --locked -p quorum --features mutants --no-fail-fast
 	cargo test --locked --workspace --doc

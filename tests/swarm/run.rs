@@ -5,6 +5,7 @@ use crate::cluster::{Cluster, Shape, spoiled, unsettled, until};
 use crate::faults::{self, Fault, Kind};
 use antipode::engine::{Matter, Order, Request};
 use antipode::sim::{Random, Seen, Violation, World};
+use quorum::id::HostName;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -143,9 +144,12 @@ fn converge(cluster: &mut Cluster) -> Result<(), Failure> {
     Err(Failure::Stuck(format!("{CONVERGE_SECS} s after everything was healed: {why}")))
 }
 
-/// The next commands that status names, given by a person who read it.
+/// The next commands that status names, given by a person who read it; who was proven dead is switched on again.
 fn person_says(cluster: &mut Cluster) {
     let world = &mut cluster.world;
+    for host in proven_and_off(world) {
+        world.power_on(&host);
+    }
     let (Some(leader), Some(ledger)) = (world.leader().cloned(), world.ledger()) else { return };
     let mut orders = Vec::new();
     if ledger.brake().is_some() {
@@ -158,6 +162,16 @@ fn person_says(cluster: &mut Cluster) {
     for order in orders {
         world.ask(&leader, Request::Order { order, reason: "read it in status".into() });
     }
+}
+
+/// Hosts that a fence device switched off, after the proof: nothing of the product's switches them on.
+fn proven_and_off(world: &World) -> Vec<HostName> {
+    let Some(ledger) = world.ledger() else { return Vec::new() };
+    let is_proven = |host: &HostName| {
+        let state = ledger.host(host).and_then(|state| state.incarnations.get(&state.he));
+        state.is_some_and(|incarnation| !incarnation.evidence.is_empty())
+    };
+    world.hosts.iter().filter(|(host, at)| !at.is_powered() && is_proven(host)).map(|(host, _)| host.clone()).collect()
 }
 
 /// Where a machine can't be repaired by itself, status tells a person what to do.
