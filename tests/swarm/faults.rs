@@ -195,6 +195,7 @@ impl Fault {
     }
 
     /// The same with another peer.
+    #[cfg(feature = "mutants")]
     pub const fn toward(self, other: usize) -> Self {
         Self { other, ..self }
     }
