@@ -12,6 +12,8 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
 # Suites that run the cores so often that an optimised build of them pays.
 HEAVY := binary(/^(model|swarm|scenarios)$$/)
+# Guards broken on purpose: these tests are only in a build with planted faults.
+PLANTED := binary_id(antipode) and test(/watched|noticed|planted|is_seen_to/)
 
 .PHONY: help setup build lint test test-rust test-lab demo
 help:

@@ -14,10 +14,12 @@ const LEADER: &str =
     "a leader proposes from a ledger that holds everything committed before its term, so it never asks for this";
 const SPEAKER: &str = "who speaks checks the same thing first, at the same index, and says it only of itself";
 const PERSON: &str = "the agent that is asked refuses the order before it is proposed";
+const RARE: &str =
+    "two proposals would have to meet within one commit: ten thousand seeds didn't make them, the stories do";
 const KIND: &str = "nothing of this version proposes it: pins, live migration, hypervisors and storage exclusion have their rules in the ledger only";
 
 /// Refusal rules that no run reaches.
-pub const RULES: [(&str, &[&str]); 7] = [
+pub const RULES: [(&str, &[&str]); 8] = [
     (
         FOUNDED,
         &[
@@ -100,6 +102,7 @@ pub const RULES: [(&str, &[&str]); 7] = [
             "step-not-skippable",
         ],
     ),
+    (RARE, &["already-stopped", "failback-unsafe", "same-person"]),
     (
         SPEAKER,
         &[
