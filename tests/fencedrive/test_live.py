@@ -76,8 +76,9 @@ class Fencing(unittest.TestCase):
         status, out, _ = self.cluster.ask(WITNESS, *words, "--confirm", HOME, "-o", "json")
         self.assertEqual((status, json.loads(out)["error"]["code"]), (3, "contrary-fresh"))
         self.assertEqual(self.line(HOME)["state"], "admitted")
-        history = self.cluster.ask(WITNESS, "history", "-o", "json")[1]
-        self.assertIn("a heartbeat heard by", history, "the audit chain doesn't have what was shown")
+        # A refusal is answered at once and put into the chain behind the answer.
+        is_told = lambda: "a heartbeat heard by" in self.cluster.ask(WITNESS, "history", "-o", "json")[1]
+        self.cluster.wait_for(is_told, "the audit chain has what was shown")
 
     def test_4_two_sides_of_a_partition_never_shoot_each_other(self):
         self.cluster.net.isolate("tokyo", nets=("wan",))
