@@ -15,6 +15,12 @@ def _seconds(ms):
     return "   -   " if ms is None else f"{ms / 1000:6.2f} s"
 
 
+def _epoch(number):
+    """An epoch as `antipode status` shows it: the count, with the quorum's era before it when that isn't the first."""
+    era, count = divmod(int(number), 1 << 48)
+    return f"{era}.{count}" if era > 1 else str(count)
+
+
 def _outside(report, name):
     found = [o["why"] for o in report["expected"].get("outside", []) if o["figure"] == name]
     return f"  <- {found[0]} (load {_load(report)})" if found else ""
@@ -34,7 +40,7 @@ def text(path):
     for name, words in STEPS:
         low, high = r["expected"][name]
         lines.append(f"   {words:<50} {_seconds(r[name])}     {low / 1000:.2f} to {high / 1000:.2f} s{_outside(r, name)}")
-    proofs = [f"{e['host']} epoch {e['host_epoch']}: {e['kind']}{' (lab)' if e['lab'] else ''}" for e in r["evidence"]]
+    proofs = [f"{e['host']} epoch {_epoch(e['host_epoch'])}: {e['kind']}{' (lab)' if e['lab'] else ''}" for e in r["evidence"]]
     proof = ", ".join(proofs)
     back, sync = r["failback"], r["resync"]
     lines += ["", f"   proof in the log                {proof or 'none'}"]
@@ -44,7 +50,7 @@ def text(path):
                  f"{_bytes(sync['differing_bytes'])} differed, {_bytes(sync['copied_bytes'])} copied")  # fmt: skip
     lines.append(f"   answered requests               {r['acknowledged_writes']}, lost {r['acknowledged_writes_lost']}, "
                  f"answered twice {r['duplicate_answers']}")  # fmt: skip
-    stamps = ", ".join(f"epoch {e}: {n} of {r['stamps']['due'][e]}" for e, n in r["stamps"]["by_epoch"].items())
+    stamps = ", ".join(f"epoch {_epoch(e)}: {n} of {r['stamps']['due'][e]}" for e, n in r["stamps"]["by_epoch"].items())
     lines.append(f"   signs of life                   {stamps}; two at one time: {r['overlap_samples']}")
     lines += [f"   DOESN'T HOLD: {p}" for p in r["problems"]] + [f"   can't tell: {p}" for p in r["invalid"]]
     lines.append(f"\n   {r['verdict'].upper()}   report: {path}")
