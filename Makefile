@@ -10,7 +10,9 @@ export ANTIPODE_LAB_IMAGES := $(TARGET_DIR)/lab
 PYTHON := PYTHONPATH=tests python3
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
-# Suites that run the cores so often that an optimised build of them pays.
+# Suites that run the cores so often that an optimised build of them pays; what they depend on is optimised in every build,
+# so that it is built only once.
+FAST := CARGO_PROFILE_DEV_OPT_LEVEL=1
 HEAVY := binary(/^(model|swarm|scenarios)$$/)
 # Guards broken on purpose: these tests are only in a build with planted faults.
 PLANTED := binary_id(antipode) and test(/watched|noticed|planted|is_seen_to/)
@@ -33,12 +35,12 @@ test: setup lint test-rust test-lab ## everything that must hold, in one run
 
 test-rust: ## the workspace's own tests
 ifeq ($(NEXTEST),)
-	ANTIPODE_SEEDS=10000 cargo test --locked --workspace --no-fail-fast --profile fast
+	$(FAST) ANTIPODE_SEEDS=10000 cargo test --locked --workspace --no-fail-fast
 else
 	cargo nextest run --locked --workspace --no-tests pass --no-fail-fast -E 'not ($(HEAVY))'
-	ANTIPODE_SEEDS=10000 cargo nextest run --locked -p antipode --features mutants --cargo-profile fast --no-fail-fast --success-output final -E '$(HEAVY)'
-	cargo test --locked -p antipode --features mutants --profile fast --test scenarios
-	cargo nextest run --locked -p quorum --features mutants --no-fail-fast
+	$(FAST) ANTIPODE_SEEDS=10000 cargo nextest run --locked -p antipode --features mutants --no-fail-fast --success-output final -E '$(HEAVY) or $(PLANTED)'
+	$(FAST) cargo test --locked -p antipode --features mutants --test scenarios
+	$(FAST) cargo nextest run --locked -p quorum --features mutants --no-fail-fast
 	cargo test --locked --workspace --doc
 endif
 

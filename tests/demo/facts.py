@@ -5,6 +5,7 @@ A run's folder holds
     timing.json          the parameters in force, in milliseconds (`expected.REQUIRED` and more)
     client.jsonl         `lab.client`        stamps.jsonl    `lab.observer`
     events/HOST.jsonl    each agent's own journal, copied as it is; times in CLOCK_BOOTTIME
+    events.jsonl         the same of all hosts in one file, for people
     chassis/HOST.jsonl   what each host's chassis wrote, copied as it is; times in CLOCK_BOOTTIME
     disks/*.raw          tokyo-crashed (as the dead site left it), tokyo, osaka (as they were at the end)
 

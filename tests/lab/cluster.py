@@ -279,6 +279,19 @@ class Cluster:
             for kind, path in (("events", self.journal(host)), ("chassis", box.log)):
                 if os.path.exists(path):
                     shutil.copyfile(path, f"{self.folder}/{kind}/{host}.jsonl")
+        self._merge_journals()
+
+    def _merge_journals(self):
+        """Writes events.jsonl: the lines of all hosts' journals as they are, in the order of their moments."""
+        lines = []
+        for host in self.chassis:
+            path = f"{self.folder}/events/{host}.jsonl"
+            if os.path.exists(path):
+                with open(path, encoding="utf-8") as f:
+                    lines += [line for line in f if line.endswith("\n")]
+        lines.sort(key=lambda line: json.loads(line)["t_boot_ns"])
+        with open(f"{self.folder}/events.jsonl", "w", encoding="utf-8") as f:
+            f.writelines(lines)
 
     def keep_disk(self, host, name):
         """Copies a host's disk as it is now."""

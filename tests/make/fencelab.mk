@@ -8,7 +8,7 @@ check-F2: setup ## fencing: the hostile BMC, by name and by thousands of random 
 	cargo test --locked -p fencing --test hostile --test tls
 
 check-F3: setup ## fencing: every planted fault is caught by its claim
-	cargo test --locked -p fencing --features mutants --test mutants -- --nocapture
+	$(FAST) cargo test --locked -p fencing --features mutants --test mutants -- --nocapture
 
 check-F6: bench-fencing ## fencing: the same as bench-fencing
 bench-fencing: setup ## fencing: how fast each kind proves "off", beside the plain agent; ROUNDS=5

@@ -1,6 +1,6 @@
 # The swarm: SEEDS=n runs that many (from SEED_FIRST), SEED=n tells one as a trace, KEEP_GOING=1 doesn't stop at a failure.
 SEEDS ?= 10000
-SWARM := cargo test --locked --profile fast -p antipode --features mutants --test swarm --
+SWARM := $(FAST) cargo test --locked -p antipode --features mutants --test swarm --
 
 .PHONY: swarm check-D5 check-D6
 swarm: setup ## the simulated cluster under random faults: SEEDS=1000000, or SEED=n for one as a trace
