@@ -18,6 +18,9 @@ HEALTHY_LIMIT_S = 180.0
 BRAKE_S = 62
 #: Longer than any detection, and than a leader takes to act on what it sees.
 HEALTHY_FOR_S = 2.0
+#: A new instance stands still once while QEMU connects to its standby (about 0.5 s at 40 ms round trips) and once in the
+#: resync's pause (0.3 s). Judged after less than this, these alone would leave too few stamps to tell anything.
+SERVED_S = 6.0
 #: The client asks this often: its requests fit the guest's log for an hour.
 CLIENT_PERIOD_MS = 100
 
@@ -212,7 +215,12 @@ class Stage:
         if not (leads and runs and hosts and set(hosts) == {"admitted"} and not shown.get("plans")):
             return False
         recent = self.answers(self.now() - 2 * S)
-        return bool(recent) and recent[-1]["site"] == home
+        return bool(recent) and recent[-1]["site"] == home and self._served_s(recent[-1]["epoch"]) >= SERVED_S
+
+    def _served_s(self, epoch):
+        """How long, in this case, the client has been answered under an epoch."""
+        times = [a["done_ns"] for a in self.answers() if a["epoch"] == epoch]
+        return (max(times) - min(times)) / S
 
     def group(self, host=None):
         """The group as a host shows it; empty when that host doesn't answer."""
