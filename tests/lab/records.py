@@ -55,19 +55,26 @@ def read(path, whole=False):
     return records
 
 
+#: No two files of records begin with the same.
+HEAD_BYTES = 96
+
+
 class Tail:
     """A file that is still being written, read on from where the last look ended; a torn last line waits."""
 
     def __init__(self, path):
-        self.path, self.at = path, 0
+        self.path, self.at, self.head = path, 0, b""
 
     def more(self):
         """The whole records that came since the last look. A file that was begun anew is read from its beginning."""
         if not os.path.exists(self.path):
             return []
         with open(self.path, "rb") as f:
-            if os.fstat(f.fileno()).st_size < self.at:
+            # Another file under the name may have grown beyond where the old one was left; its first record has its time.
+            if f.read(len(self.head)) != self.head:
                 self.at = 0
+            f.seek(0)
+            self.head = f.read(HEAD_BYTES)
             f.seek(self.at)
             whole, _, _ = f.read().rpartition(b"\n")
         self.at += len(whole) + 1 if whole else 0

@@ -109,7 +109,7 @@ def _entries(contents, links):
 
 
 class HostGuest:
-    """One host's QEMU. `ports` are virtio ports by name, each the path of a unix socket that somebody listens on."""
+    """One host's QEMU. `env` is the environment of what runs inside: of a name that is given twice the last counts."""
 
     def __init__(self, folder, name, boot, extra=(), netns=None, env=""):
         self.folder, self.name = folder, name

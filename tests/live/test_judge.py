@@ -126,6 +126,17 @@ class Tail(unittest.TestCase):
             self.assertEqual((tail.more(), tail.more()), ([{"n": 2}], []))
             os.unlink(path)
 
+    def test_a_longer_file_that_took_the_place_of_one_is_read_from_its_beginning(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/x.jsonl"
+            tail = records.Tail(path)
+            for first, count in ((1, 3), (10, 9)):
+                lines = [{"n": n} for n in range(first, first + count)]
+                with open(path, "w", encoding="ascii") as f:
+                    f.write("".join(json.dumps(line) + "\n" for line in lines))
+                self.assertEqual(tail.more(), lines)
+                os.unlink(path)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -74,7 +75,9 @@ static int find(int deadly, char *epoch, char *host_epoch)
 
 static int channel(const char *path)
 {
-    if (strncmp(path, "/dev/", 5) == 0)
+    struct stat at;
+    /* By what it is, not by its name: shared memory, where sockets may be, is below /dev, too. */
+    if (stat(path, &at) == 0 && S_ISCHR(at.st_mode))
         return open(path, O_WRONLY);
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     snprintf(to.sun_path, sizeof to.sun_path, "%s", path);
