@@ -42,6 +42,37 @@ class Release(unittest.TestCase):
             self.assertEqual(told.returncode, 0, told.stdout)
             self.assertIn('"version"', told.stdout)
 
+    def test_it_resolves_names_in_an_empty_root(self):
+        with tempfile.TemporaryDirectory() as root, socket.create_server(("127.0.0.1", 0)) as there:
+            shutil.copy(BINARY, f"{root}/antipode")
+            os.mkdir(f"{root}/etc")
+            with open(f"{root}/etc/hosts", "w", encoding="utf-8") as f:
+                f.write("127.0.0.1 tk-1.example.test\n")
+            for words in (
+                ("init", "--dir", "/pki", "--cluster", "demo"),
+                ("issue", "--dir", "/pki", "--person", "ops", "--role", "viewer", "--out", "/me"),
+            ):
+                told = run("chroot", root, "/antipode", "pki", *words)
+                self.assertEqual(told.returncode, 0, told.stdout)
+            there.settimeout(30)
+            callers = []
+
+            def answer():
+                with there.accept()[0] as caller:
+                    callers.append(caller.getpeername()[0])
+
+            server = threading.Thread(target=answer)
+            server.start()
+            ask = ("/antipode", "status", "--identity", "/me", "--host")
+            try:
+                told = run("chroot", root, *ask, f"tk-1.example.test:{there.getsockname()[1]}")
+            finally:
+                server.join()
+            self.assertEqual(callers, ["127.0.0.1"], told.stdout)
+            self.assertNotEqual(told.returncode, 0, "who hangs up isn't an agent")
+            told = run("chroot", root, *ask, "tk-2.example.test:1")
+            self.assertRegex(told.stdout, "tk-2.example.test.*(lookup|resol|not known|No address)")
+
 
 if __name__ == "__main__":
     unittest.main()
