@@ -17,6 +17,3 @@ bench-fencing: setup ## fencing: how fast each kind proves "off", beside the pla
 check-F7: setup ## fencing: the contract of all kinds, and the page that leads to a new device
 	cargo test --locked -p fencing --test contract
 	$(PYTHON) -m unittest -v fencing.test_writing_a_device
-
-# The planted faults need a build of their own, which the workspace's tests don't make.
-test: check-F3
