@@ -14,7 +14,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 # on is optimised in every build), and with the faults that guards are tested by, none of them planted unless a test does.
 FAST := CARGO_PROFILE_DEV_OPT_LEVEL=1
 SUITES := --locked --workspace --features antipode/mutants
-HEAVY := binary(/^(model|swarm|scenarios)$$/)
+HEAVY := binary(/^(model|swarm)$$/)
 
 .PHONY: help setup build lint test test-rust test-lab demo
 help:
@@ -38,6 +38,7 @@ ifeq ($(NEXTEST),)
 else
 	$(FAST) cargo nextest run $(SUITES) --no-fail-fast -E 'not ($(HEAVY))'
 	$(FAST) ANTIPODE_SEEDS=10000 cargo nextest run $(SUITES) --no-fail-fast --success-output final -E '$(HEAVY)'
+	$(FAST) cargo test $(SUITES) --test scenarios
 	$(FAST) cargo test $(SUITES) --doc
 endif
 
