@@ -22,15 +22,15 @@ bench-wan: ## false declarations in generated WAN traces
 	cargo bench --locked -p antipode --bench wan-traces
 
 LIVE_ROUNDS ?= 10
-bench-live: build ## declared, fenced, granted, admitted: round trips of 40, 10 and 80 ms, leader outside and inside, lease only
-	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS)
-	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --leader inside
-	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --declare lazy
-	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --rtt 10
-	$(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --rtt 80
+bench-live: release ## declared, fenced, granted, admitted: round trips of 40, 10 and 80 ms, leader outside and inside, lease only
+	ANTIPODE_BIN=$(RELEASE) $(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS)
+	ANTIPODE_BIN=$(RELEASE) $(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --leader inside
+	ANTIPODE_BIN=$(RELEASE) $(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --declare lazy
+	ANTIPODE_BIN=$(RELEASE) $(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --rtt 10
+	ANTIPODE_BIN=$(RELEASE) $(PYTHON) -m bench.figures --rounds $(LIVE_ROUNDS) --rtt 80
 
-bench-idle: build ## what an idle host agent, voter and keeper cost
-	$(PYTHON) -m bench.idle
+bench-idle: release ## what an idle host agent, voter and keeper cost
+	ANTIPODE_BIN=$(RELEASE) $(PYTHON) -m bench.idle
 
 bench-thousand: ## what a thousand hosts cost one voter, also after reconnect storms; SPAN=1800 for half an hour
 	cargo bench --locked -p antipode --bench thousand -- --seconds $(or $(SPAN),60)
