@@ -182,7 +182,10 @@ impl Engine {
     }
 
     pub(super) fn plans_document(&self) -> PlansDocument {
-        PlansDocument { seen: self.seen(), plans: self.ledger.plans().values().map(detail).collect() }
+        PlansDocument {
+            seen: self.seen(),
+            plans: self.ledger.plans().values().map(|plan| detail(plan, self.next_for(plan))).collect(),
+        }
     }
 
     /// The spec in force, as written.
@@ -252,7 +255,7 @@ impl Engine {
     }
 }
 
-fn detail(plan: &PlanState) -> PlanDetail {
+fn detail(plan: &PlanState, next: String) -> PlanDetail {
     let step = |(number, (step, state)): (usize, (&Step, &StepState))| step_line(number, step, state);
     let (rto, rpo) = match &plan.outcome {
         Some(PlanOutcome::Done { measured_rto, measured_rpo }) => (*measured_rto, *measured_rpo),
@@ -284,7 +287,7 @@ fn detail(plan: &PlanState) -> PlanDetail {
         next: match &plan.outcome {
             Some(PlanOutcome::Failed { next, .. }) => next.clone(),
             Some(PlanOutcome::Done { .. } | PlanOutcome::Cancelled { .. }) => String::new(),
-            None => super::status::next_for(plan, plan.current_step().map(|index| plan.plan.steps[index].kind)),
+            None => next,
         },
     }
 }

@@ -5,7 +5,7 @@
 use super::core::Engine;
 use crate::detector::Judgement;
 use quorum::id::{GroupName, HostName};
-use quorum::ledger::{Ended, FreezeScope, GroupState, PlanState, StepKind, StepState, TicketState, Tier};
+use quorum::ledger::{Ended, FreezeScope, GroupState, Initiator, PlanState, StepKind, StepState, TicketState, Tier};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -238,7 +238,13 @@ impl Engine {
             sites: self.site_lines(),
             hosts: self.ledger.spec().hosts.keys().map(|host| self.host_line(host)).collect(),
             groups: self.ledger.spec().groups.keys().map(|group| self.group_line(group)).collect(),
-            plans: self.ledger.plans().values().filter(|plan| plan.is_open()).map(plan_line).collect(),
+            plans: self
+                .ledger
+                .plans()
+                .values()
+                .filter(|plan| plan.is_open())
+                .map(|plan| self.plan_line(plan))
+                .collect(),
             attention: self.attention(),
         }
     }
@@ -439,6 +445,9 @@ impl Engine {
         {
             because.clone_from(held);
         }
+        if let (true, true, Some((held, _))) = (is_ended, because.is_empty(), self.activation_held(group)) {
+            because = held;
+        }
         match self.would_go_to(group) {
             _ if !is_ended && because.is_empty() => {
                 GateLine { state: "closed", because: "it is not to be moved".into() }
@@ -512,8 +521,14 @@ impl Engine {
                     });
                     continue;
                 }
-                let text = format!("{group} has lost its owner {}; {}", ticket.of, gap.unwrap_or_default());
-                lines.push(AttentionLine { code: "group-down", text, next: format!("antipode explain group {group}") });
+                let (because, next) = match (gap, self.activation_held(group)) {
+                    (None, Some((because, next))) => (because, next),
+                    (gap, _) => {
+                        (gap.unwrap_or_else(|| "it is taken over".into()), format!("antipode explain group {group}"))
+                    }
+                };
+                let text = format!("{group} has lost its owner {}: {because}", ticket.of);
+                lines.push(AttentionLine { code: "group-down", text, next });
             } else if ticket.state == TicketState::Granted {
                 let text = format!("{group} was granted to {} and isn't up there yet", ticket.of);
                 lines.push(AttentionLine {
@@ -536,42 +551,49 @@ impl Engine {
     }
 }
 
-fn plan_line(plan: &PlanState) -> PlanLine {
-    let current = plan.current_step();
-    let step = current.map(|index| &plan.plan.steps[index]);
-    let state = match current.map(|index| &plan.steps[index]) {
-        None => "running",
-        Some(StepState::Waiting) => "waiting",
-        Some(StepState::Started { .. }) => "running",
-        Some(StepState::Ended { .. }) => "failed",
-    };
-    PlanLine {
-        id: plan.id.0,
-        kind: plan.plan.kind.as_str(),
-        group: plan.plan.group.to_string(),
-        state,
-        step: step.map(|step| format!("{:?}", step.kind)).unwrap_or_default(),
-        deadline_ms: step.map(|step| millis(step.deadline)).unwrap_or_default(),
-        next: next_for(plan, step.map(|step| step.kind)),
+impl Engine {
+    fn plan_line(&self, plan: &PlanState) -> PlanLine {
+        let current = plan.current_step();
+        let step = current.map(|index| &plan.plan.steps[index]);
+        let state = match current.map(|index| &plan.steps[index]) {
+            None => "running",
+            Some(StepState::Waiting) => "waiting",
+            Some(StepState::Started { .. }) => "running",
+            Some(StepState::Ended { .. }) => "failed",
+        };
+        PlanLine {
+            id: plan.id.0,
+            kind: plan.plan.kind.as_str(),
+            group: plan.plan.group.to_string(),
+            state,
+            step: step.map(|step| format!("{:?}", step.kind)).unwrap_or_default(),
+            deadline_ms: step.map(|step| millis(step.deadline)).unwrap_or_default(),
+            next: self.next_for(plan),
+        }
     }
-}
 
-/// What a person can do for a plan that waits for somebody, or whose step failed.
-pub(super) fn next_for(plan: &PlanState, step: Option<StepKind>) -> String {
-    let group = &plan.plan.group;
-    let failed = plan.current_step().is_some_and(|index| matches!(plan.steps[index], StepState::Ended { .. }));
-    match (step, &plan.plan.from) {
-        (Some(StepKind::AwaitApproval), _) if !plan.is_approved() => format!("antipode approve plan {}", plan.id),
-        (Some(StepKind::AwaitEvidence), Some(from)) => {
-            format!(
-                "antipode explain group {group}; if {0} is off for sure: antipode fence override host {0}",
-                from.host
-            )
+    /// What a person can do for a plan that waits for somebody, or whose step failed.
+    pub(super) fn next_for(&self, plan: &PlanState) -> String {
+        let group = &plan.plan.group;
+        let current = plan.current_step();
+        let failed = current.is_some_and(|index| matches!(plan.steps[index], StepState::Ended { .. }));
+        let by_itself = plan.plan.initiator == Initiator::Automatic;
+        match (current.map(|index| plan.plan.steps[index].kind), &plan.plan.from) {
+            (Some(StepKind::AwaitApproval), _) if !plan.is_approved() => format!("antipode approve plan {}", plan.id),
+            (Some(StepKind::AwaitEvidence), Some(from)) => {
+                format!(
+                    "antipode explain group {group}; if {0} is off for sure: antipode fence override host {0}",
+                    from.host
+                )
+            }
+            (Some(StepKind::Grant), _) if plan.pivot.is_none() => match self.activation_held(group) {
+                Some((_, next)) if by_itself => next,
+                _ => format!(
+                    "antipode explain group {group}; if its data is held: antipode failover {group} --accept-loss"
+                ),
+            },
+            _ if failed => format!("antipode explain group {group}; it is tried again by itself"),
+            _ => String::new(),
         }
-        (Some(StepKind::Grant), _) if plan.pivot.is_none() => {
-            format!("antipode explain group {group}; if its data is held: antipode failover {group} --accept-loss")
-        }
-        _ if failed => format!("antipode explain group {group}; it is tried again by itself"),
-        _ => String::new(),
     }
 }

@@ -322,6 +322,29 @@ fn a_brake_that_is_set_is_told_with_the_failover_that_it_stops() {
 }
 
 #[test]
+fn a_takeover_that_the_brake_holds_names_the_brake_s_release() {
+    let mut world = settled(28);
+    world.power_off(&host("ng-1"));
+    must(&mut world, 20, "nagoya is lost", |world| lost(world) > 0);
+    world.power_on(&host("ng-1"));
+    must(&mut world, 50, "all are there again", |world| {
+        let status = world.hosts[&host("os-1")].engine().expect("it runs").status();
+        status.hosts.iter().all(|host| host.state == "admitted")
+    });
+    world.power_off(&host("tk-1"));
+    must(&mut world, 30, "plan, gate and attention all name the brake", |world| {
+        let status = world.hosts[&host("os-1")].engine().expect("it runs").status();
+        let plan =
+            status.plans.iter().any(|plan| plan.kind == "failover" && plan.next.starts_with("antipode brake release"));
+        let gate = &status.groups[0].gates.activate;
+        let down = status.attention.iter().find(|line| line.code == "group-down");
+        let told =
+            down.is_some_and(|line| line.text.contains("brake") && line.next.starts_with("antipode brake release"));
+        plan && told && gate.state == "waiting" && gate.because.contains("brake")
+    });
+}
+
+#[test]
 fn same_seed_same_trace() {
     let run = |seed| {
         let mut world = settled(seed);

@@ -44,6 +44,22 @@ impl Engine {
         if with_data.host.is_some() { with_data } else { choose(&candidates, false) }
     }
 
+    /// What keeps every automatic takeover of a group from being activated now, and the command that ends it: the brake,
+    /// or a freeze that holds activation. A person's own order isn't kept by either.
+    pub(in crate::engine) fn activation_held(&self, group: &GroupName) -> Option<(String, String)> {
+        if let Some(brake) = self.ledger.brake() {
+            let because = format!("the brake is set ({}): nothing is activated automatically", brake.because);
+            return Some((because, "antipode brake release, once it is clear why so much was lost".into()));
+        }
+        let (freeze, frozen) = self.ledger.freeze_of_group(group)?;
+        frozen.hold_activation.then(|| {
+            (
+                format!("activation is frozen by an operator ({freeze})"),
+                format!("antipode thaw {freeze}, or wait for its end"),
+            )
+        })
+    }
+
     /// Whether the cluster could fail a group over by itself, told before the disaster.
     pub(in crate::engine) fn automatic_failover(&self, group: &GroupName) -> PossibleLine {
         let no = |because: String| PossibleLine { possible: false, because };
