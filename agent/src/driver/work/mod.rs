@@ -90,7 +90,7 @@ impl Workers {
         let group = order.group.clone();
         let task = tokio::spawn(async move {
             if let Ok(built) = Built::make(&site, &order) {
-                watch::watch(&built, &inbox).await;
+                watch::watch(&built, watch::Life::at(&order.work), &inbox).await;
             }
         });
         self.watches.insert(group, task.abort_handle());

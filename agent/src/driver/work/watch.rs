@@ -3,7 +3,7 @@
 use super::build::Built;
 use super::data::STALL;
 use crate::driver::runtime::Incoming;
-use crate::engine::Sight;
+use crate::engine::{Sight, Work};
 use crate::replication::{MirrorState, Mode};
 use crate::workload::Presence;
 use std::time::Duration;
@@ -15,22 +15,41 @@ const EVEN_WITHIN: Duration = Duration::from_secs(2);
 const EVEN_PAUSE_MAX: Duration = Duration::from_millis(400);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Looks until it is aborted. A workload that was seen running and then absent has ended; a group one of whose mirrors
-/// was seen in step and then isn't is away, which is told once per change.
-pub(super) async fn watch(built: &Built, inbox: &mpsc::Sender<Incoming>) {
+/// Whether a workload lives, by what is seen of it.
+pub(super) struct Life {
+    was_running: bool,
+}
+
+impl Life {
+    /// Before a start nothing has to be there. Whatever else is ordered is ordered of what was seen running: it may end
+    /// before it is looked at again.
+    pub(super) fn at(work: &Work) -> Self {
+        Self { was_running: !matches!(work, Work::Start { .. }) }
+    }
+
+    /// Whether it ran and is gone.
+    fn is_over(&mut self, seen: &Presence) -> bool {
+        self.was_running |= matches!(seen, Presence::Running { .. });
+        self.was_running && matches!(seen, Presence::Absent)
+    }
+}
+
+/// Looks until it is aborted. Tells when a workload that ran has ended; a group one of whose mirrors was seen in step and
+/// then isn't is away, which is told once per change.
+pub(super) async fn watch(built: &Built, mut life: Life, inbox: &mpsc::Sender<Incoming>) {
     let group = built.config.name.clone();
-    let (mut was_running, mut was_synced, mut is_away) = (false, false, false);
+    let (mut was_synced, mut is_away) = (false, false);
     let mut evening = Evening::default();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        match built.workload.observe().await {
-            Presence::Running { .. } => was_running = true,
-            Presence::Absent if was_running => {
-                let sight = Sight::Exited { because: "its process is gone".into() };
-                let _gone = inbox.send(Incoming::Seen(group, sight)).await;
-                return;
-            }
-            Presence::Absent | Presence::Unknown { .. } => continue,
+        let seen = built.workload.observe().await;
+        if life.is_over(&seen) {
+            let sight = Sight::Exited { because: "its process is gone".into() };
+            let _gone = inbox.send(Incoming::Seen(group, sight)).await;
+            return;
+        }
+        if !matches!(seen, Presence::Running { .. }) {
+            continue;
         }
         let sight = match mirrors(built, was_synced).await {
             Some(sight @ Sight::Lag { .. }) => {
@@ -101,5 +120,24 @@ async fn mirrors(built: &Built, was_synced: bool) -> Option<Sight> {
         (Some(since), _) => Some(Sight::MirrorAway { since }),
         (None, Some((behind, bytes))) if !is_open => Some(Sight::Lag { behind, bytes }),
         (None, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Begin;
+    use quorum::id::{Epoch, HostEpoch};
+
+    #[test]
+    fn a_workload_that_ended_before_it_was_looked_at_again_is_noticed_and_one_that_starts_is_waited_for() {
+        let epoch = Epoch(1);
+        let mut served = Life::at(&Work::Probe { epoch });
+        assert!(served.is_over(&Presence::Absent), "it was seen running before it was probed");
+        let mut starts = Life::at(&Work::Start { epoch, host_epoch: HostEpoch(1) });
+        assert!(!starts.is_over(&Presence::Absent), "it isn't there yet");
+        assert!(!starts.is_over(&Presence::Unknown { because: "busy".into() }));
+        assert!(!starts.is_over(&Presence::Running { epoch, host_epoch: HostEpoch(1), begin: Begin::Running }));
+        assert!(starts.is_over(&Presence::Absent));
     }
 }
