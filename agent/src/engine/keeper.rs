@@ -10,7 +10,9 @@ use crate::event::Event;
 use crate::heartbeat::{Datagram, KeeperState};
 use quorum::id::{GroupName, HostEpoch, HostName, VoterId};
 use quorum::lease::{self, Claim, Holder, LeaseRequest};
-use quorum::ledger::{Command, Ended, Evidence, Incarnation, Observation, RetiredBecause, TicketState};
+use quorum::ledger::{
+    Command, Ended, Evidence, GroupState, Incarnation, Observation, RetiredBecause, Ticket, TicketState,
+};
 use quorum::moment::Moment;
 use quorum::mutants;
 use std::collections::BTreeMap;
@@ -226,9 +228,25 @@ impl Engine {
             return;
         }
         let named = attested.host_epoch;
-        let observed = Observation::Released { boot: attested.boot, instance, groups: attested.groups, era, named };
+        let mut groups = attested.groups;
+        groups.extend(self.never_begun(&of));
+        groups.sort();
+        groups.dedup();
+        let observed = Observation::Released { boot: attested.boot, instance, groups, era, named };
         let observer = self.me.host.clone();
         self.propose(Command::Evidence(Evidence { of, observed, observer, lab }));
+    }
+
+    /// Groups whose grant reached this host when its keeper had that host epoch behind it. It never let them begin
+    /// (protocol §2: armed before the first start step), can't name them, and nobody else could ever prove them gone
+    /// where a lease proves nothing. A pinned group isn't in what the keeper ends; an adopted one ran before its grant.
+    fn never_begun<'a>(&'a self, of: &'a Incarnation) -> impl Iterator<Item = GroupName> + 'a {
+        let is_late = |group: &GroupState| {
+            let granted = |ticket: &Ticket| ticket.of == *of && ticket.state == TicketState::Granted && !ticket.adopt;
+            let spared = group.pin.is_some() || mutants::on("engine.late_grant_never_released");
+            group.ticket.as_ref().is_some_and(granted) && !spared
+        };
+        self.ledger.groups_on(&of.host).filter(move |(_, group)| is_late(group)).map(|(name, _)| name.clone())
     }
 
     pub(super) fn on_lease_answer(&mut self, voter: VoterId, answer: &lease::Answer) {

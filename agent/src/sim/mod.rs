@@ -44,4 +44,6 @@ mod members_tests;
 #[cfg(test)]
 mod recover_tests;
 #[cfg(test)]
+mod release_tests;
+#[cfg(test)]
 mod tests;
