@@ -15,3 +15,5 @@ mod people;
 mod schema;
 #[path = "cli/verbs.rs"]
 mod verbs;
+#[path = "cli/voters.rs"]
+mod voters;

@@ -58,7 +58,7 @@ Begins a new era with this host as the only voter. What follows from it:
  - What a lost majority decided last may be missing here. So no group starts until each host that may have run it
    has answered or been vouched for, and a person has accepted the loss for the copy that is to run.
  - A lease that ended proves nothing about the older era: burned hosts are vouched for with fence override.
- - The cluster begins frozen: nothing moves by itself until antipode thaw.
+ - The cluster begins frozen: nothing moves by itself until antipode thaw INDEX, which is printed at the end.
  - Nothing is declared lost automatically until voters stand at two sites again.
 ";
 
@@ -243,11 +243,11 @@ fn told(error: &NotRecovered) -> Failure {
 }
 
 fn shown_as(recovered: &Recovered, dry_run: bool, format: Format) -> String {
-    let Recovered { era, voter, index, groups, others } = recovered;
+    let Recovered { era, voter, index, groups, others, freeze } = recovered;
     if format == Format::Json {
         let document = serde_json::json!({
             "api_version": API_VERSION, "dry_run": dry_run, "era": era.0, "voter": voter.0, "index": index,
-            "groups": groups, "others": others,
+            "groups": groups, "others": others, "freeze": freeze,
         });
         return format!("{document}\n");
     }
@@ -257,7 +257,7 @@ fn shown_as(recovered: &Recovered, dry_run: bool, format: Format) -> String {
         "{did} era {era} with this host as the only voter ({voter}), from what is known up to log index {index}\n\
          groups that need evidence for every place and a recorded acceptance of loss: {}\n\
          older voters, to be added again once this agent runs (antipode quorum add HOST): {}\n\
-         automation is frozen until you have looked: antipode thaw\n\
+         automation is frozen until you have looked: antipode thaw {freeze} --reason \"...\"\n\
          next: start this agent, then antipode status\n",
         names(groups.iter().map(ToString::to_string).collect()),
         names(others.iter().map(ToString::to_string).collect()),

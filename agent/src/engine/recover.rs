@@ -14,7 +14,7 @@ use super::log::{decode_entry, decode_ledger, encode_ledger};
 use super::membership::FOUNDING_IDS_MAX;
 use quorum::codec::{self, Blob};
 use quorum::id::{AgentInstance, Era, GroupName, HostName, LogIndex, ProposalKey, SiteName, Term, VoterId};
-use quorum::ledger::{Command, Decision, Entry, EraBegun, FreezeScope, Ledger, Position, Refusal};
+use quorum::ledger::{AuditRecord, Command, Decision, Entry, EraBegun, Event, FreezeScope, Ledger, Position, Refusal};
 use quorum::replica::wire::SNAPSHOT_BYTES_MAX;
 use quorum::replica::{EntryKind, Snapshot, SnapshotMeta, membership};
 use quorum::roster::{Membership, VoterInfo};
@@ -156,6 +156,10 @@ pub struct Begun {
     pub founding: Founding,
     /// The state at its first entries.
     pub ledger: Ledger,
+    /// The freeze under which it begins.
+    pub freeze: LogIndex,
+    /// Its first records of the audit trail: nobody applies these entries once more and writes them down.
+    pub audited: Vec<AuditRecord>,
 }
 
 /// Begins a new era: its first entry, a freeze, and a configuration of one voter under a new id.
@@ -181,11 +185,16 @@ pub fn begin(mut ledger: Ledger, recovery: &Recovery) -> Result<Begun, RecoverEr
     let instance = recovery.instance.0;
     let mut second = instance;
     second[0] ^= 1;
+    let mut audited = Vec::new();
     for (n, key, command) in [(1, instance, command), (2, second, freeze)] {
         let (proposer, wall_ms) = (recovery.host.clone(), recovery.wall_ms);
         let entry = Entry { key: ProposalKey(key), proposer, era, wall_ms, command };
         let applied = ledger.apply(at(n), &entry);
         applied.outcome.map_err(|refusal: Refusal| RecoverError::Refused(refusal.to_string()))?;
+        audited.extend(applied.events.into_iter().filter_map(|event| {
+            let Event::Audited { record } = event else { return None };
+            Some(record)
+        }));
     }
     let voter = VoterId(FOUNDING_IDS_MAX + at(3).index.0);
     let info = VoterInfo { id: voter, host: recovery.host.clone(), site: recovery.site.clone() };
@@ -195,5 +204,6 @@ pub fn begin(mut ledger: Ledger, recovery: &Recovery) -> Result<Begun, RecoverEr
     let last = quorum::replica::Position { index: at(3).index, term: at(3).term };
     let genesis = Snapshot { meta: SnapshotMeta { last, config: last.index, membership }, data: Blob::from(data) };
     let identity = Identity { cluster: recovery.cluster, era, voter };
-    Ok(Begun { era, voter, founding: Founding { identity, genesis: Some(genesis) }, ledger })
+    let founding = Founding { identity, genesis: Some(genesis) };
+    Ok(Begun { era, voter, founding, ledger, freeze: at(2).index, audited })
 }

@@ -202,9 +202,9 @@ impl SimHost {
         Ok(Some((store, vote)))
     }
 
-    /// The store is nobody's any more, and the id is never founded again here.
-    pub(super) fn put_aside(&mut self, voter: VoterId, because: String) {
-        self.ended.insert(voter);
+    /// The store is nobody's any more, and the id, if it is known, is never founded again here.
+    pub(super) fn put_aside(&mut self, voter: Option<VoterId>, because: String) {
+        self.ended.extend(voter);
         self.spoiled = Some(because);
         self.disk = self.disk.empty();
     }
@@ -250,7 +250,7 @@ impl SimHost {
             by,
         };
         let begun = begin_era(ledger, &recovery)?;
-        self.put_aside(survivor, "a new era began".into());
+        self.put_aside(Some(survivor), "a new era began".into());
         self.spoiled = None;
         let mut store = self.disk.open().expect("an empty disk opens");
         store.found(begun.founding).expect("an empty disk takes a founding");

@@ -64,7 +64,7 @@ impl World {
         let mut started = host.start_agent(now, instance, &founded);
         if let Err(error @ (StorageError::Damaged { .. } | StorageError::Forgotten { .. })) = &started {
             // As the daemon does: what may have forgotten something is never a voter's again.
-            let (voter, what) = (host.spec.voter.unwrap_or_default(), error.to_string());
+            let (voter, what) = (host.spec.voter.filter(|id| !host.ended.contains(id)), error.to_string());
             host.put_aside(voter, what.clone());
             started = host.start_agent(now, instance, &founded);
             self.oracle.forgets(name);

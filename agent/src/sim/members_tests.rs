@@ -6,7 +6,7 @@ use quorum::id::{GroupName, HostName, SiteName, VoterId};
 use quorum::storage::MemoryDisk;
 use std::time::Duration;
 
-const SPEC: &str = r#"
+pub(super) const SPEC: &str = r#"
 [cluster]
 name = "demo"
 declare = "eager"
@@ -375,6 +375,66 @@ fn a_voter_that_restarts_again_and_again_keeps_its_id_and_its_promises() {
     assert!(runs_on(&world, "tk-1"), "{}", tail(&world));
 }
 
+/// A voter that joined later and lost its disk has nothing to be founded from, and its old id must not be taken again.
+#[test]
+fn a_later_voter_that_lost_its_disk_is_never_founded_again_under_its_id() {
+    let mut world = settled(36);
+    let asked = members(&mut world, "ng-1", add("os-2", None));
+    done(&mut world, asked);
+    let first = vote(&world, "ng-1", "os-2").expect("it votes");
+    world.power_off(&host("os-2"));
+    world.replace_disk(&host("os-2"), MemoryDisk::default()).expect("no power");
+    world.power_on(&host("os-2"));
+    must(&mut world, 60, "it votes under a third id", |world| {
+        ["tk-1", "os-1", "ng-1"].iter().all(|at| {
+            let voters = voters_at(world, at).unwrap_or_default();
+            voters.len() == 4 && vote(world, at, "os-2").is_some_and(|id| id != first)
+        })
+    });
+    assert!(said(&world, "its store is gone"), "{}", tail(&world));
+    assert!(runs_on(&world, "tk-1") && !said(&world, "lease-lost"), "{}", tail(&world));
+}
+
+/// Which store was damaged can't be read from it: only the founding vote's id is ever presumed, and only once.
+#[test]
+fn a_later_votes_damaged_store_ends_that_vote_and_no_other() {
+    let mut world = settled(37);
+    world.power_off(&host("os-1"));
+    world.replace_disk(&host("os-1"), MemoryDisk::default()).expect("no power");
+    world.power_on(&host("os-1"));
+    comes_back(&mut world, "os-1", VoterId(2));
+    let second = vote(&world, "ng-1", "os-1").expect("it votes");
+    world.power_off(&host("os-1"));
+    world.hosts[&host("os-1")].disk.flip_bit(50_021);
+    world.power_on(&host("os-1"));
+    comes_back(&mut world, "os-1", second);
+    assert_eq!(world.hosts[&host("os-1")].ended.iter().copied().collect::<Vec<_>>(), [VoterId(2), second]);
+}
+
+/// A learner that was made a voter, and whose disk went back to when it was a learner, might vote twice in one term.
+#[test]
+fn a_voter_whose_disk_is_that_of_the_learner_it_was_votes_for_nobody_before_it_is_told() {
+    let mut world = settled(38);
+    let _asked = members(&mut world, "ng-1", add("os-2", None));
+    must(&mut world, 20, "os-2 is a learner, with a store", |world| {
+        engine(world, "os-2").is_some_and(|engine| engine.raft_position().is_some())
+    });
+    assert!(vote(&world, "ng-1", "os-2").is_none(), "it votes already");
+    let learner = world.back_up_disk(&host("os-2")).expect("in memory");
+    // It votes, and is gone before it told anybody what it has since then: none can say that its disk is an older one.
+    must(&mut world, 60, "os-2 votes", |world| {
+        ["tk-1", "os-1", "ng-1"].iter().all(|at| vote(world, at, "os-2").is_some())
+    });
+    world.power_off(&host("os-2"));
+    world.power_off(&host("ng-1"));
+    world.replace_disk(&host("os-2"), learner).expect("no power");
+    world.power_on(&host("os-2"));
+    // Three of four are a majority only with the vote of the one that forgot.
+    pass(&mut world, 30);
+    let leads = |at| engine(&world, at).is_some_and(Engine::is_leader);
+    assert!(!leads("tk-1") && !leads("os-1"), "{}", tail(&world));
+}
+
 /// A cluster is founded when all its voters have met once: one that comes with an empty disk might have voted before.
 #[test]
 fn a_new_cluster_waits_for_all_its_founders() {
@@ -405,7 +465,7 @@ fn a_new_cluster_waits_for_all_its_founders() {
 #[cfg(feature = "mutants")]
 #[test]
 fn every_guard_of_the_voters_is_watched_by_a_story() {
-    let stories: [(&str, fn()); 5] = [
+    let stories: [(&str, fn()); 7] = [
         ("engine.voter_acts_untold", a_new_cluster_waits_for_all_its_founders),
         (
             "engine.forgotten_voter_goes_on",
@@ -416,6 +476,11 @@ fn every_guard_of_the_voters_is_watched_by_a_story() {
         (
             "engine.members_change_while_awaited",
             a_dead_voter_is_replaced_during_its_sites_loss_and_after_the_lease_is_waited_out,
+        ),
+        ("engine.voter_without_store_joins", a_later_voter_that_lost_its_disk_is_never_founded_again_under_its_id),
+        (
+            "engine.learner_votes_untold",
+            a_voter_whose_disk_is_that_of_the_learner_it_was_votes_for_nobody_before_it_is_told,
         ),
     ];
     for (mutant, story) in stories {

@@ -40,7 +40,7 @@ impl World {
             agent.store = None;
             agent.store_number += 1;
         }
-        self.hosts.get_mut(name).expect("a host").put_aside(voter, because);
+        self.hosts.get_mut(name).expect("a host").put_aside(Some(voter), because);
         self.oracle.forgets(name);
     }
 }

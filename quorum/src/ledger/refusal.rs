@@ -58,7 +58,7 @@ macro_rules! refusals {
 refusals! {
     // Cluster and log.
     NotBootstrapped {} "not-bootstrapped":
-        "the cluster doesn't exist yet"; "nothing is protected"; "create it with `antipode pki init` and `antipode join --first`".
+        "the cluster doesn't exist yet"; "nothing is protected"; "create it with `antipode apply` and its spec".
     AlreadyBootstrapped {} "already-bootstrapped":
         "the cluster exists already"; "nothing changes for it"; "join it instead, or wipe the data directory of a machine that belongs to no cluster".
     WrongEra { entry: Era, now: Era } "wrong-era":

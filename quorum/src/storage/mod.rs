@@ -111,9 +111,10 @@ pub enum StorageError {
     },
     /// What is stored is not what was written.
     #[error(
-        "read the voter's store: {what}. It may have forgotten votes or entries: don't start this voter from it and \
-         don't restore a copy of it. Move it away, remove the voter from the cluster (antipode quorum remove) and let \
-         it join again under a new id (antipode quorum add)"
+        "read the voter's store: {what}. It may have forgotten votes or entries, so this vote ends: don't restore a copy \
+         of it. The agent puts it aside and asks the leader for a vote under a new id (antipode quorum status shows it \
+         come). With no leader left: antipode quorum recover on a voter whose store is whole, or antipode quorum restore \
+         FILE with a backup"
     )]
     Damaged {
         /// What doesn't fit.
@@ -122,10 +123,10 @@ pub enum StorageError {
     /// It is whole, but older than what the voter has promised others.
     #[error(
         "read the voter's store: it has lost what it promised (its newest commit is number {found}, it has promised \
-         number {promised}). A voter that forgot votes or entries could make two leaders, so this one votes no more; \
-         what ran on this host ends with its lease and starts elsewhere. Don't restore a copy of the store. Move it \
-         away, remove the voter from the cluster (antipode quorum remove) and let it join again under a new id \
-         (antipode quorum add)"
+         number {promised}). A voter that forgot votes or entries could make two leaders, so this vote ends; what ran on \
+         this host ends with its lease and starts elsewhere. Don't restore a copy of the store. The agent puts it aside \
+         and asks the leader for a vote under a new id (antipode quorum status shows it come). With no leader left: \
+         antipode quorum recover on a voter whose store is whole, or antipode quorum restore FILE with a backup"
     )]
     Forgotten {
         /// The last commit that the voter was told is durable.

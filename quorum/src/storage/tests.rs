@@ -336,7 +336,7 @@ fn any_flipped_bit_in_a_record_is_found_and_the_message_names_the_remedy() {
         disk.flip_bit(bit);
         let error = MemoryStore::on(&disk).expect_err("a flipped bit");
         assert!(matches!(error, StorageError::Damaged { .. } | StorageError::NewerVersion(_)), "bit {bit}: {error}");
-        assert!(error.to_string().contains("quorum remove") || error.to_string().contains("newer"), "{error}");
+        assert!(error.to_string().contains("quorum restore") || error.to_string().contains("newer"), "{error}");
     }
 }
 
@@ -436,7 +436,7 @@ fn an_older_copy_of_the_pages_under_a_newer_head_is_refused() {
     older[..8_192].copy_from_slice(&blocks.image()[..8_192]);
     let error = place_entries(&Place::Blocks(FaultyBlocks::with_image(older))).unwrap_err();
     assert!(matches!(error, StorageError::Forgotten { .. }), "{error}");
-    assert!(error.to_string().contains("antipode quorum remove"), "{error}");
+    assert!(error.to_string().contains("antipode quorum restore"), "{error}");
 }
 
 fn place_entries(place: &Place) -> Result<(Vec<Entry>, HardState), StorageError> {

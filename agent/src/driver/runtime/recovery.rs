@@ -3,6 +3,7 @@
 //! Looks for every voter of the older era first: one that answers with its vote forbids it. Then the new era's store is
 //! written beside the old one and put in its place in one step; the old one is kept under another name.
 
+use super::audit::AuditTrail;
 use super::start::{RunError, cluster_id, in_folder, now, transport_config};
 use super::store::{self, Disk};
 use crate::config::AgentConfig;
@@ -49,6 +50,8 @@ pub struct Recovered {
     pub groups: Vec<GroupName>,
     /// Hosts of the older voters: they must be wiped of their votes, and are added again.
     pub others: Vec<HostName>,
+    /// The freeze under which the era begins, as `antipode thaw` wants it named.
+    pub freeze: u64,
 }
 
 /// Why not.
@@ -84,7 +87,7 @@ pub enum NotRecovered {
 /// [`NotRecovered`]; nothing was changed.
 pub async fn recover(config: &AgentConfig, asked: &Asked) -> Result<Recovered, NotRecovered> {
     let dir = &config.data_dir;
-    let (ledger, survivor) = known(config, asked)?;
+    let Known { ledger, survivor, held } = known(config, asked)?;
     let members = ledger.membership();
     let others: Vec<(VoterId, HostName)> = members
         .all_voters()
@@ -116,33 +119,54 @@ pub async fn recover(config: &AgentConfig, asked: &Asked) -> Result<Recovered, N
         index,
         groups: begun.ledger.groups().keys().cloned().collect(),
         others: others.into_iter().map(|(_, host)| host).collect(),
+        freeze: begun.freeze.0,
     };
     if !asked.dry_run {
-        replace_store(dir, survivor, begun)?;
+        let audited = begun.audited.clone();
+        replace_store(dir, held, begun)?;
+        let mut trail = AuditTrail::open(dir).map_err(in_folder(dir))?;
+        for record in &audited {
+            trail.append(record);
+        }
     }
     Ok(recovered)
 }
 
-/// The ledger as the store or the backup has it, and this host's vote in it.
-fn known(config: &AgentConfig, asked: &Asked) -> Result<(Ledger, Option<VoterId>), NotRecovered> {
+/// What is known of the older era.
+struct Known {
+    /// The ledger as the store or the backup has it.
+    ledger: Ledger,
+    /// This host's vote in it, if it survives with its memory.
+    survivor: Option<VoterId>,
+    /// The vote that ends here, whatever is known of it.
+    held: Option<VoterId>,
+}
+
+fn known(config: &AgentConfig, asked: &Asked) -> Result<Known, NotRecovered> {
     let dir = &config.data_dir;
+    let ended = store::ended_votes(dir).map_err(in_folder(dir))?;
+    let founding = config.voter.as_ref().map(|voter| voter.id);
+    // Without a store of its own the founding vote still ends: founded again, it would be of an era that is over.
+    let presumed = store::whose(founding, &ended);
     let has_store = store::store_in(dir).exists();
     if let Some(file) = &asked.backup {
         let bytes = std::fs::read(file)
             .map_err(|source| RunError::File { doing: format!("read {}", file.display()), source })?;
         // Opened to see that no agent uses it.
-        let held = has_store.then(|| Disk::open(dir, None).map(|disk| disk.loaded.identity.voter));
-        if let Some(Err(error @ StorageError::InUse(_))) = held {
-            return Err(error.into());
-        }
-        return Ok((engine::read_backup(&config.cluster, &bytes)?, None));
+        let held = match has_store.then(|| Disk::open(dir, None).map(|disk| disk.loaded.identity.voter)) {
+            Some(Err(error @ StorageError::InUse(_))) => return Err(error.into()),
+            Some(Ok(voter)) => Some(voter),
+            Some(Err(_)) | None => presumed,
+        };
+        return Ok(Known { ledger: engine::read_backup(&config.cluster, &bytes)?, survivor: None, held });
     }
     if !has_store {
         return Err(NotRecovered::NoVote);
     }
     let disk = Disk::open(dir, None)?;
     let ledger = engine::replay(&disk.loaded)?;
-    Ok((ledger, Some(disk.loaded.identity.voter)))
+    let survivor = Some(disk.loaded.identity.voter);
+    Ok(Known { ledger, survivor, held: survivor })
 }
 
 /// Asks every other voter, for a while, whether it has its vote. Returns the newest era that anybody spoke of.
@@ -188,7 +212,7 @@ fn question(era: Era) -> Result<Vec<u8>, NotRecovered> {
 }
 
 /// A crash leaves the old store or the new one, never none and never both.
-fn replace_store(dir: &std::path::Path, survivor: Option<VoterId>, begun: Begun) -> Result<(), NotRecovered> {
+fn replace_store(dir: &std::path::Path, held: Option<VoterId>, begun: Begun) -> Result<(), NotRecovered> {
     let new = dir.join("voter.redb.era");
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(in_folder(dir)(error).into()),
@@ -197,7 +221,7 @@ fn replace_store(dir: &std::path::Path, survivor: Option<VoterId>, begun: Begun)
     let mut store = FileStore::at(&new)?;
     store.found(begun.founding)?;
     drop(store);
-    store::keep_aside(dir, survivor.unwrap_or_default()).map_err(in_folder(dir))?;
+    store::keep_aside(dir, held).map_err(in_folder(dir))?;
     let put = std::fs::rename(&new, store::store_in(dir));
     put.and_then(|()| std::fs::File::open(dir)?.sync_all()).map_err(in_folder(dir))?;
     Ok(())

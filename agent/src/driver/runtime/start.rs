@@ -202,11 +202,11 @@ fn open_disk(config: &AgentConfig) -> Result<(Option<Disk>, Option<Generation>),
     let mut ended = store::ended_votes(dir).map_err(in_folder(dir))?;
     if let Some((generation, found)) = &generation {
         if *found == AtStart::Changed && store::store_in(dir).exists() {
-            let id = Disk::open(dir, None).map(|disk| disk.loaded.identity.voter).ok().or(founding_id);
-            let id = id.unwrap_or_default();
-            tracing::error!(voter = %id, "this machine was rolled back or copied: its vote ends");
+            let held = Disk::open(dir, None).map(|disk| disk.loaded.identity.voter).ok();
+            let id = held.or_else(|| store::whose(founding_id, &ended));
+            tracing::error!(voter = ?id, "this machine was rolled back or copied: its vote ends");
             store::put_aside(dir, id).map_err(in_folder(dir))?;
-            ended.insert(id);
+            ended.extend(id);
         }
         generation.keep(dir).map_err(in_folder(dir))?;
     }
@@ -220,8 +220,8 @@ fn open_disk(config: &AgentConfig) -> Result<(Option<Disk>, Option<Generation>),
         Ok(disk) => Ok((Some(disk), generation)),
         Err(StorageError::Empty) => Ok((None, generation)),
         Err(error @ (StorageError::Damaged { .. } | StorageError::Forgotten { .. })) => {
-            let id = founding_id.unwrap_or_default();
-            tracing::error!(voter = %id, %error, "the store is put aside: this host asks for a vote under a new id");
+            let id = store::whose(founding_id, &ended);
+            tracing::error!(voter = ?id, %error, "the store is put aside: this host asks for a vote under a new id");
             store::put_aside(dir, id).map_err(in_folder(dir))?;
             Ok((None, generation))
         }
@@ -243,8 +243,7 @@ pub(super) fn join(
     if store::store_in(dir).exists() {
         let held = Disk::open(dir, None).map(|disk| disk.loaded.identity);
         if !held.as_ref().is_ok_and(|held| held.voter == voter_id && held.era == era) {
-            let id = held.map(|held| held.voter).unwrap_or_default();
-            store::put_aside(dir, id).map_err(in_folder(dir))?;
+            store::put_aside(dir, held.map(|held| held.voter).ok()).map_err(in_folder(dir))?;
         }
     }
     let identity = StoreIdentity { cluster: cluster_id(&config.cluster), era, voter: voter_id };

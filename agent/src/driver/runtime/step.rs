@@ -156,7 +156,7 @@ impl Loop {
         self.votes.writes = None;
         self.votes.number += 1;
         let dir = &self.config.data_dir;
-        let aside = put_aside(dir, voter).and_then(|()| match &mut self.votes.generation {
+        let aside = put_aside(dir, Some(voter)).and_then(|()| match &mut self.votes.generation {
             // Only after the store that it speaks about is gone.
             Some(generation) => generation.renew().and_then(|()| generation.keep(dir)),
             None => Ok(()),

@@ -15,19 +15,25 @@ use std::sync::mpsc;
 const STORE: &str = "voter.redb";
 /// What is put in front of the id of a vote that ended, behind the store's name.
 const ENDED: &str = "voter.redb.ended-";
+/// The name of a store that was put aside and can't say whose it was.
+const UNKNOWN: &str = "voter.redb.unknown";
 
 /// The store's file.
 pub fn store_in(dir: &Path) -> PathBuf {
     dir.join(STORE)
 }
 
-/// The ids under which this host has voted and must never vote again.
+/// The ids under which this host has voted and must never vote again; none where there is no folder yet.
 ///
 /// # Errors
 /// When the folder can't be read: then nobody knows, and no store may be founded.
 pub fn ended_votes(dir: &Path) -> std::io::Result<BTreeSet<VoterId>> {
     let mut ended = BTreeSet::new();
-    for entry in std::fs::read_dir(dir)? {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(ended),
+        entries => entries?,
+    };
+    for entry in entries {
         let name = entry?.file_name();
         let id = name.to_str().and_then(|name| name.strip_prefix(ENDED));
         let digits = id.map(|id| id.split('.').next().unwrap_or_default());
@@ -36,16 +42,19 @@ pub fn ended_votes(dir: &Path) -> std::io::Result<BTreeSet<VoterId>> {
     Ok(ended)
 }
 
-/// Puts the store aside, durably: it is kept for people, and its id has ended here. Without a store only the id ends.
+/// Whose the store on this host is, where it can't say so itself: the founding vote's until that has ended. After that
+/// only the log knows which later vote it was; the ids of those end when the log names them and finds no store.
+pub fn whose(founding: Option<VoterId>, ended: &BTreeSet<VoterId>) -> Option<VoterId> {
+    founding.filter(|id| !ended.contains(id))
+}
+
+/// Puts the store aside, durably: it is kept for people, and its id, if that is known, has ended here. Without a store
+/// only the id ends.
 ///
 /// # Errors
 /// As the file system says; the vote must not go on.
-pub fn put_aside(dir: &Path, voter: VoterId) -> std::io::Result<()> {
-    let free = |n: u32| {
-        let suffix = if n == 0 { String::new() } else { format!(".{n}") };
-        Some(dir.join(format!("{ENDED}{voter}{suffix}"))).filter(|path| !path.exists())
-    };
-    let aside = (0..).find_map(free).expect("numbers don't end");
+pub fn put_aside(dir: &Path, voter: Option<VoterId>) -> std::io::Result<()> {
+    let aside = free_name(dir, voter);
     match std::fs::rename(store_in(dir), &aside) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => drop(std::fs::File::create(&aside)?),
         other => other?,
@@ -57,17 +66,22 @@ pub fn put_aside(dir: &Path, voter: VoterId) -> std::io::Result<()> {
 ///
 /// # Errors
 /// As the file system says; nothing may be put in its place then.
-pub fn keep_aside(dir: &Path, voter: VoterId) -> std::io::Result<()> {
-    let free = |n: u32| {
-        let suffix = if n == 0 { String::new() } else { format!(".{n}") };
-        Some(dir.join(format!("{ENDED}{voter}{suffix}"))).filter(|path| !path.exists())
-    };
-    let aside = (0..).find_map(free).expect("numbers don't end");
+pub fn keep_aside(dir: &Path, voter: Option<VoterId>) -> std::io::Result<()> {
+    let aside = free_name(dir, voter);
     match std::fs::hard_link(store_in(dir), &aside) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => drop(std::fs::File::create(&aside)?),
         other => other?,
     }
     std::fs::File::open(dir)?.sync_all()
+}
+
+fn free_name(dir: &Path, voter: Option<VoterId>) -> PathBuf {
+    let name = voter.map_or_else(|| UNKNOWN.to_owned(), |voter| format!("{ENDED}{voter}"));
+    let free = |n: u32| {
+        let suffix = if n == 0 { String::new() } else { format!(".{n}") };
+        Some(dir.join(format!("{name}{suffix}"))).filter(|path| !path.exists())
+    };
+    (0..).find_map(free).expect("numbers don't end")
 }
 
 /// A voter's store, opened and loaded.
@@ -161,11 +175,26 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         assert_eq!(ended_votes(dir.path()).expect("readable"), BTreeSet::new());
         std::fs::write(store_in(dir.path()), b"x").expect("written");
-        put_aside(dir.path(), VoterId(2)).expect("put aside");
-        put_aside(dir.path(), VoterId(1_207)).expect("without a store only the id ends");
-        put_aside(dir.path(), VoterId(2)).expect("once more");
+        put_aside(dir.path(), Some(VoterId(2))).expect("put aside");
+        put_aside(dir.path(), Some(VoterId(1_207))).expect("without a store only the id ends");
+        put_aside(dir.path(), Some(VoterId(2))).expect("once more");
         assert_eq!(ended_votes(dir.path()).expect("readable"), BTreeSet::from([VoterId(2), VoterId(1_207)]));
         assert_eq!(std::fs::read(dir.path().join("voter.redb.ended-2")).expect("kept"), b"x");
         assert!(!store_in(dir.path()).exists());
+    }
+
+    #[test]
+    fn a_later_votes_damaged_store_is_not_taken_for_the_founding_votes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (founding, ended) = (Some(VoterId(2)), |dir: &Path| ended_votes(dir).expect("readable"));
+        assert_eq!(whose(founding, &ended(dir.path())), founding, "no other vote was ever here");
+        put_aside(dir.path(), founding).expect("put aside");
+        std::fs::write(store_in(dir.path()), b"a later vote's").expect("written");
+        let later = whose(founding, &ended(dir.path()));
+        assert_eq!(later, None, "it can't be told whose it is");
+        put_aside(dir.path(), later).expect("put aside");
+        assert_eq!(ended(dir.path()), BTreeSet::from([VoterId(2)]), "no id ends that nobody knows");
+        assert_eq!(std::fs::read(dir.path().join("voter.redb.unknown")).expect("kept"), b"a later vote's");
+        assert_eq!(whose(None, &BTreeSet::new()), None, "a host that never founded has no founding vote");
     }
 }
