@@ -106,7 +106,7 @@ class Cluster:
             for key in ("data", "tls"):
                 os.makedirs(box.folders[key])
             with open(box.folders["config"], "w", encoding="utf-8") as f:
-                f.write(spec.agent_toml(host, self.hosts, box.folders))
+                f.write(spec.agent_toml(host, self.hosts, box.folders, self.options.voters))
             if self.hosts[host] != spec.WITNESS:
                 build.data_disk(self.disks[host])
         self._certificates()

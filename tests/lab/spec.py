@@ -22,6 +22,8 @@ class Options:
 
     def __init__(self, **changed):
         self.hosts = dict(HOSTS)
+        #: Who founds the cluster; all hosts, unless it is said.
+        self.voters = None
         self.declare = "eager"
         self.tier = "auto"
         self.mode = "sync"
@@ -55,8 +57,8 @@ def _reached(addresses, host):
     return _list([f"{addresses[host]}:{AGENT_PORT}"])
 
 
-def agent_toml(host, hosts, folders):
-    """One host's file; `folders` has data, run, tls, keeper and slice."""
+def agent_toml(host, hosts, folders, voters=None):
+    """One host's file; `folders` has data, run, tls, keeper and slice. `voters`: those that found, if not all do."""
     lines = [f"cluster = {_text(CLUSTER)}", f"host = {_text(host)}", f"site = {_text(hosts[host])}"]
     lines += [f"data_dir = {_text(folders['data'])}", f"run_dir = {_text(folders['run'])}"]
     addresses = folders["address"]
@@ -67,12 +69,14 @@ def agent_toml(host, hosts, folders):
     lines += ["[keeper]", f"dir = {_text(folders['keeper'])}", f"slice = {_text(folders['slice'])}"]
     # The chassis' dog is seen to bite, again and again, by the keeper's own tests.
     lines += ["fire_tests = 3"]
-    numbers = {name: n for n, name in enumerate(hosts, start=1)}
-    lines += ["[voter]", f"id = {numbers[host]}", f"prefer_leader = {str(hosts[host] == WITNESS).lower()}"]
+    numbers = {name: n for n, name in enumerate(voters or hosts, start=1)}
+    if host in numbers:
+        lines += ["[voter]", f"id = {numbers[host]}", f"prefer_leader = {str(hosts[host] == WITNESS).lower()}"]
     for peer, site in hosts.items():
         if peer != host:
             lines += ["[[peer]]", f"host = {_text(peer)}", f"site = {_text(site)}"]
-            lines += [f"addresses = {_reached(addresses, peer)}", f"voter = {numbers[peer]}"]
+            lines += [f"addresses = {_reached(addresses, peer)}"]
+            lines += [f"voter = {numbers[peer]}"] if peer in numbers else []
     return "\n".join(lines) + "\n"
 
 

@@ -16,7 +16,9 @@ check-D2-quick: live-build ## never two, live: the few that every test run plays
 
 # Emulated processors are slow: in guests used as hosts the product runs as it is released.
 check-D3: setup ## the keeper on a real watchdog, in guests used as hosts; such hosts' leases prove nothing
+	cargo build --locked --profile fast -p antipode --features mutants
 	cargo build --locked --release -p antipode
+	cp --remove-destination $(TARGET_DIR)/fast/antipode $(TARGET_DIR)/release/antipode-mutants
 	ANTIPODE_BIN=$(TARGET_DIR)/release/antipode $(PYTHON) -m live.dog
 	ANTIPODE_BIN=$(TARGET_DIR)/release/antipode $(PYTHON) -m live.classc
 

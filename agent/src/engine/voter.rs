@@ -336,7 +336,8 @@ impl Engine {
         let mut waits = Vec::new();
         for (host, state) in self.ledger.hosts() {
             for (he, incarnation) in &state.incarnations {
-                let counts = matches!(incarnation.class, Class::A | Class::B);
+                let counts =
+                    matches!(incarnation.class, Class::A | Class::B) || mutants::on("engine.waits_for_any_class");
                 // The lease of an older era proves nothing: to speak of it again and again would only fill the log.
                 let ended = matches!(incarnation.ended, Some(Over::Lost { .. } | Over::Retired { .. }));
                 let is_open = ended && incarnation.lease_over.is_none();
