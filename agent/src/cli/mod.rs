@@ -34,6 +34,7 @@ use crate::engine::Order;
 use ::quorum::ledger::PlanKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use options::{Format, Shown};
+use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -248,7 +249,12 @@ fn man(dir: &std::path::Path) -> Result<Outcome, Failure> {
 fn version(format: Format) -> String {
     let version = env!("CARGO_PKG_VERSION");
     match format {
-        Format::Text => format!("antipode {version}\n"),
-        Format::Json => format!("{{\"api_version\":{},\"version\":\"{version}\"}}\n", crate::engine::API_VERSION),
+        Format::Text => {
+            format!("antipode {version}\nunderstands clusters up to version {}\n", ::quorum::ledger::VERSION)
+        }
+        Format::Json => {
+            let (api_version, understands) = (crate::engine::API_VERSION, ::quorum::ledger::VERSION);
+            format!("{}\n", json!({"api_version": api_version, "version": version, "understands": understands}))
+        }
     }
 }

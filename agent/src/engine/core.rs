@@ -17,7 +17,7 @@ use crate::detector::{Detector, Health, Params};
 use crate::event::Event;
 use crate::heartbeat::{Beat, Schedule};
 use quorum::id::{AgentInstance, BootId, Era, HardwareId, HostName, ProposalKey, SiteName, VoterId};
-use quorum::ledger::{Command, Entry, Ledger};
+use quorum::ledger::{Command, Entry, Ledger, VERSION};
 use quorum::moment::Moment;
 use quorum::timing::Timing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,6 +105,8 @@ pub struct Engine {
     pub(super) ended_votes: BTreeSet<VoterId>,
     /// The newest era that a peer spoke of: what is of an older one counts no more.
     pub(super) newest_era: Era,
+    /// The highest cluster version that this release understands.
+    pub(super) understood: u32,
 }
 
 impl Engine {
@@ -144,6 +146,7 @@ impl Engine {
             joining: None,
             ended_votes: setup.ended_votes,
             newest_era: Era(1),
+            understood: VERSION,
             seeds: setup.peers,
             me: setup.identity,
             ledger,
@@ -184,6 +187,10 @@ impl Engine {
 
     /// After every input: everything that follows from the state as it is now, until nothing more does.
     fn settle(&mut self) {
+        if self.ends_outdated() {
+            return;
+        }
+        self.announce_version();
         self.beat();
         self.judge_peers();
         self.join_if_named();
@@ -200,6 +207,7 @@ impl Engine {
         self.answer_late();
         self.send_proposals();
         self.drain_raft();
+        self.ends_outdated();
     }
 
     /// The latest moment at which [`Engine::step`] wants to be called again.

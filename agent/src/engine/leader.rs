@@ -168,6 +168,7 @@ impl Engine {
         self.admit_hosts();
         self.lead_fencing();
         self.lead_members();
+        self.raise_version();
         self.lead_groups();
         self.end_what_elapsed();
     }

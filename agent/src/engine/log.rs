@@ -29,14 +29,22 @@ const FOLLOW_AGAIN: Duration = Duration::from_millis(1_000);
 const FEED_BYTES_MAX: usize = 512 << 10;
 /// Bytes of a snapshot in one message to a follower.
 const PART_BYTES: usize = 768 << 10;
+/// Parts of the largest snapshot.
+const PARTS_MAX: usize = quorum::replica::wire::SNAPSHOT_BYTES_MAX.div_ceil(PART_BYTES);
 
 /// Encodes an entry for the log.
-pub(super) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, codec::EncodeError> {
+///
+/// # Errors
+/// [`codec::EncodeError`] if it outgrew an entry.
+pub fn encode_entry(entry: &Entry) -> Result<Vec<u8>, codec::EncodeError> {
     codec::encode(ENTRY_VERSION, entry, quorum::replica::wire::ENTRY_BYTES_MAX)
 }
 
 /// Decodes an entry of the log.
-pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
+///
+/// # Errors
+/// [`DecodeError`] if it isn't one of this version.
+pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
     codec::decode(ENTRY_VERSION, bytes, quorum::replica::wire::ENTRY_BYTES_MAX)
 }
 
@@ -81,6 +89,21 @@ impl Following {
         let ask = self.asked.filter(|_| self.barrier.is_none()).map(|at| at.plus(ASK_AGAIN));
         let follow = self.followed.map(|at| at.plus(FOLLOW_AGAIN));
         [ask, follow].into_iter().flatten().min()
+    }
+
+    /// Takes a part of the snapshot at `index`, and gives the whole once it is there.
+    fn take_part(&mut self, index: LogIndex, (part, parts): (u32, u32), bytes: &[u8]) -> Option<Vec<u8>> {
+        // A sender makes parts of one size and no more of them than a snapshot can have: what is kept here is bounded.
+        if part >= parts || parts as usize > PARTS_MAX || bytes.len() > PART_BYTES {
+            return None;
+        }
+        if self.parts_of != Some((index, parts)) {
+            self.parts_of = Some((index, parts));
+            self.parts.clear();
+        }
+        self.parts.insert(part, bytes.to_vec());
+        let is_whole = self.parts.len() == parts as usize;
+        is_whole.then(|| std::mem::take(&mut self.parts).into_values().flatten().collect())
     }
 
     /// Whom the voters that are heard say they follow.
@@ -349,7 +372,8 @@ impl Engine {
         }
         self.following.followed = Some(self.now.moment);
         for (offset, fed) in (0u64..).zip(entries) {
-            let index = LogIndex(first.0 + offset);
+            // Beyond the largest number there is, and so beyond any gap.
+            let index = LogIndex(first.0.saturating_add(offset));
             if index.0 <= self.ledger.applied().0 {
                 continue;
             }
@@ -377,15 +401,7 @@ impl Engine {
         if self.voting.is_some() || index <= self.ledger.applied() {
             return;
         }
-        if self.following.parts_of != Some((index, parts)) {
-            self.following.parts_of = Some((index, parts));
-            self.following.parts.clear();
-        }
-        self.following.parts.insert(part, bytes.as_ref().to_vec());
-        if self.following.parts.len() != parts as usize {
-            return;
-        }
-        let whole: Vec<u8> = std::mem::take(&mut self.following.parts).into_values().flatten().collect();
+        let Some(whole) = self.following.take_part(index, (part, parts), &bytes) else { return };
         if let Some(ledger) = decode_ledger(&whole).ok().filter(|ledger| ledger.era() >= self.newest_era) {
             self.ledger = ledger;
             self.take_spec();
@@ -479,5 +495,28 @@ impl Engine {
                 self.effects.push(Effect::Message { to: leader.clone(), message });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_snapshot_come_in_any_order_and_never_pile_up() {
+        let mut following = Following::default();
+        let at = LogIndex(7);
+        assert_eq!(following.take_part(at, (1, 2), b"b"), None);
+        assert_eq!(following.take_part(at, (0, 2), b"a"), Some(b"ab".to_vec()));
+        for part in 0..10_000 {
+            assert_eq!(following.take_part(at, (part, u32::MAX), b"x"), None, "more parts than a snapshot has");
+            assert_eq!(following.take_part(at, (part, part), b"x"), None, "a part behind the last");
+        }
+        assert_eq!(following.take_part(at, (0, 2), &vec![0; PART_BYTES + 1]), None, "a part beyond its size");
+        assert!(following.parts.is_empty());
+        // Another snapshot begins anew.
+        following.take_part(at, (0, 3), b"a");
+        following.take_part(LogIndex(8), (0, 2), b"c");
+        assert_eq!(following.parts.len(), 1);
     }
 }

@@ -40,6 +40,7 @@ mod proposals;
 mod recover;
 mod status;
 mod tail;
+mod version;
 mod voter;
 
 pub use self::core::{Engine, Identity, Now, Setup};
@@ -50,15 +51,15 @@ pub use fence_view::{ExecutorLine, FenceHostLine, FenceView, OverrideLine, SignL
 pub use input::{
     Attestation, CopyFound, Fenced, Found, Input, KeeperPage, Machine, Presence, Report, Resync, Sight, Vote,
 };
-pub use log::{decode_ledger, encode_ledger};
+pub use log::{decode_entry, decode_ledger, encode_entry, encode_ledger};
 pub use look::{ChainDocument, CheckDocument, LoggedAct, PlanDetail, PlansDocument, Seen, SpecDocument, StepLine};
 pub use membership::{FOUNDING_IDS_MAX, MemberOrder};
 pub use memory::Standing;
 pub use message::{Challenge, Fed, MESSAGE_BYTES_MAX, Message, decode, encode};
 pub use operator::{Answer, Move, Request};
 pub use orders::{Matter, Order, Scope};
-pub use recover::{Begun, RecoverError, Recovery, begin as begin_era, read_backup, replay};
+pub use recover::{Begun, RecoverError, Recovery, backup, begin as begin_era, read_backup, replay};
 pub use status::{
     API_VERSION, AttentionLine, DataLine, FreezeLine, GateLine, GatesLine, GroupLine, HostLine, PlanLine, PossibleLine,
-    QuorumLine, SiteLine, StatusDocument, VoterLine,
+    QuorumLine, SiteLine, StatusDocument, VersionLine, VoterLine,
 };

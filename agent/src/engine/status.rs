@@ -29,6 +29,8 @@ pub struct StatusDocument {
     pub as_of_ms: u64,
     /// Revision of the spec in force.
     pub spec_revision: u64,
+    /// Versions, while releases are mixed.
+    pub version: VersionLine,
     /// Freezes in force.
     pub freeze: Vec<FreezeLine>,
     /// The quorum.
@@ -43,6 +45,17 @@ pub struct StatusDocument {
     pub plans: Vec<PlanLine>,
     /// What a person should look at.
     pub attention: Vec<AttentionLine>,
+}
+
+/// Which version of entries and messages is in force.
+#[derive(Clone, Debug, Serialize)]
+pub struct VersionLine {
+    /// The cluster's.
+    pub cluster: u32,
+    /// The highest that this agent understands.
+    pub here: u32,
+    /// Voters and admitted hosts that hold the cluster back: others understand more.
+    pub behind: Vec<String>,
 }
 
 /// A freeze in force.
@@ -233,6 +246,7 @@ impl Engine {
             seen_by: self.me.host.to_string(),
             as_of_ms: self.leader_age_ms(),
             spec_revision: self.ledger.spec_revision().revision,
+            version: self.version_line(),
             freeze: self.freeze_lines(),
             quorum: self.quorum_line(),
             sites: self.site_lines(),
@@ -254,6 +268,14 @@ impl Engine {
         let Some(leader) = self.leader() else { return millis(self.now.moment.held_since(self.started)) };
         let last = self.heard.get(&leader).map(|last| millis(self.now.moment.held_since(last.at)));
         last.unwrap_or(0)
+    }
+
+    fn version_line(&self) -> VersionLine {
+        VersionLine {
+            cluster: self.ledger.version(),
+            here: self.understood,
+            behind: self.ledger.behind().into_iter().map(ToString::to_string).collect(),
+        }
     }
 
     fn freeze_lines(&self) -> Vec<FreezeLine> {
@@ -494,9 +516,18 @@ impl Engine {
                 next: "antipode quorum status".into(),
             });
         }
+        lines.extend(self.version_attention());
         lines.extend(self.fence_attention());
         lines.extend(self.group_attention());
         lines
+    }
+
+    fn version_attention(&self) -> Option<AttentionLine> {
+        let VersionLine { cluster, behind, .. } = self.version_line();
+        let first = behind.first()?;
+        let text =
+            format!("releases are mixed: the cluster stays at version {cluster} until {} follow", behind.join(", "));
+        Some(AttentionLine { code: "version-behind", text, next: format!("install the newer release on {first}") })
     }
 
     fn group_attention(&self) -> Vec<AttentionLine> {

@@ -86,6 +86,8 @@ pub(super) struct Agent {
 pub struct SimHost {
     pub(super) spec: HostSpec,
     pub(super) disk: SimDisk,
+    /// The version that the release on it understands, if not this one's.
+    pub(super) understands: Option<u32>,
     /// No flush ends before this real time.
     pub(super) stalled_until: u64,
     /// When the last write that it was given will be flushed.
@@ -110,6 +112,7 @@ impl SimHost {
         Self {
             spec,
             disk,
+            understands: None,
             stalled_until: 0,
             flushes_until: 0,
             spoiled: None,
@@ -176,8 +179,10 @@ impl SimHost {
         let peers = peers.map(|(name, site)| (name.clone(), site.clone())).collect();
         let timing = founded.timing.clone();
         let setup = Setup { identity, peers, timing, voting, ended_votes: self.ended.clone() };
+        let mut engine = Engine::new(now, setup);
+        self.understands.into_iter().for_each(|version| engine.play_release(version));
         boot.agent = Some(Agent {
-            engine: Engine::new(now, setup),
+            engine,
             store,
             store_number: 0,
             instance,

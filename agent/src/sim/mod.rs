@@ -15,6 +15,7 @@ mod data;
 mod disk;
 mod effects;
 mod fence;
+pub(crate) mod fuzz;
 mod host;
 mod keeper;
 mod life;
@@ -47,3 +48,5 @@ mod recover_tests;
 mod release_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod version_tests;

@@ -329,6 +329,12 @@ impl World {
         agents.filter(|engine| engine.is_leader()).any(|engine| engine.append_raw(OF_THE_FUTURE.to_vec()))
     }
 
+    /// Another release is installed on `host`: its next agent understands up to `version`.
+    pub fn install(&mut self, host: &HostName, version: u32) {
+        self.note(Some(host), format!("a release that understands version {version}"));
+        self.hosts.get_mut(host).expect("a host").understands = Some(version);
+    }
+
     /// Hands a request to a host's agent; the answer is found under the ticket returned.
     pub fn ask(&mut self, host: &HostName, request: Request) -> u64 {
         let by = Person { name: "operator".into(), key: PersonKey::Local(0) };

@@ -9,8 +9,13 @@ use super::state::{Cluster, Ledger};
 use crate::id::{Era, HostName};
 use crate::mutants;
 use crate::timing::Timing;
+use std::collections::BTreeSet;
 
-/// The version of the replicated format that this program proposes and understands.
+/// The version that every cluster begins with, whoever founds it: what `apply` makes of an old entry must not depend on the
+/// release that applies it.
+pub const FIRST_VERSION: u32 = 1;
+
+/// The version of the replicated format that this program understands.
 pub const VERSION: u32 = 1;
 
 impl Ledger {
@@ -19,7 +24,7 @@ impl Ledger {
         check_timing(&bootstrap.timing)?;
         self.era = Era(1);
         self.config.era = self.era;
-        self.version = VERSION;
+        self.version = FIRST_VERSION;
         self.cluster =
             Some(Cluster { name: bootstrap.cluster.clone(), lab: bootstrap.lab, timing: bootstrap.timing.clone() });
         events.push(Event::Bootstrapped { cluster: bootstrap.cluster.clone(), lab: bootstrap.lab });
@@ -62,9 +67,7 @@ impl Ledger {
     pub(super) fn raise_version(&mut self, version: u32, events: &mut Vec<Event>) -> Result<(), Refusal> {
         let higher = version > self.version;
         rule("ledger.version_lowered", higher, || Refusal::VersionNotHigher { asked: version, now: self.version })?;
-        let members = self.membership.all_voters().chain(self.membership.learners.values()).map(|voter| &voter.host);
-        let admitted = self.hosts.keys().filter(|host| self.admitted(host).is_some());
-        for host in members.chain(admitted) {
+        for host in self.bound() {
             let supports = self.supports.get(host).copied().unwrap_or(0);
             rule("ledger.version_unsupported", supports >= version, || Refusal::VersionUnsupported {
                 host: host.clone(),
@@ -74,6 +77,32 @@ impl Ledger {
         self.version = version;
         events.push(Event::ClusterVersionSet { version });
         Ok(())
+    }
+}
+
+impl Ledger {
+    /// Everybody who applies entries or obeys them: voters, learners, admitted hosts.
+    fn bound(&self) -> impl Iterator<Item = &HostName> {
+        let members = self.membership.all_voters().chain(self.membership.learners.values()).map(|voter| &voter.host);
+        members.chain(self.hosts.keys().filter(|host| self.admitted(host).is_some()))
+    }
+
+    /// The version that everybody understands who applies entries or obeys them. One who has said nothing understands the
+    /// first, as releases do that know no other.
+    pub fn understood_by_all(&self) -> u32 {
+        self.bound().map(|host| self.understood_by(host)).min().unwrap_or(FIRST_VERSION)
+    }
+
+    /// The version that `host` understands, as far as it has said.
+    pub fn understood_by(&self, host: &HostName) -> u32 {
+        self.supports.get(host).copied().unwrap_or(FIRST_VERSION)
+    }
+
+    /// Those among them who understand no more than the version in force while somebody understands more.
+    pub fn behind(&self) -> BTreeSet<&HostName> {
+        let newest = self.supports.values().copied().max().unwrap_or(FIRST_VERSION);
+        let is_behind = |host: &&HostName| newest > self.version && self.understood_by(host) <= self.version;
+        self.bound().filter(is_behind).collect()
     }
 }
 

@@ -53,7 +53,7 @@ mod ticket;
 
 pub use apply::Applied;
 pub use audit::{AuditHead, AuditRecord, digest};
-pub use cluster::VERSION;
+pub use cluster::{FIRST_VERSION, VERSION};
 pub use command::*;
 pub use cover::{Gap, Reach};
 pub use event::{Event, ProofKind};

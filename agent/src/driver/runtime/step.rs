@@ -17,7 +17,7 @@ use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Repor
 use crate::event::Event;
 use crate::heartbeat;
 use crate::metrics::Metrics;
-use quorum::id::{AgentInstance, Era, GroupName, TaskId, VoterId};
+use quorum::id::{AgentInstance, Era, GroupName, HostName, TaskId, VoterId};
 use quorum::storage::Persisted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,12 +79,14 @@ struct Running {
     workers: Workers,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
     tickets: u64,
+    /// The version byte that each peer was last told to send and that isn't read here.
+    undecodable: BTreeMap<HostName, Option<u8>>,
 }
 
 impl Loop {
     pub(super) async fn run(mut self) -> Result<(), RunError> {
         let workers = Workers::new(self.site(), self.inbox.clone());
-        let mut running = Running { workers, answers: BTreeMap::new(), tickets: 0 };
+        let mut running = Running { workers, answers: BTreeMap::new(), tickets: 0, undecodable: BTreeMap::new() };
         stop_on_signals(self.inbox.clone())?;
         let mut measures = tokio::time::interval(MEASURE_EVERY);
         measures.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -102,7 +104,7 @@ impl Loop {
             let input = tokio::select! {
                 biased;
                 event = self.transport_events.recv() => match event {
-                    Some(event) => self.translate(event, &running),
+                    Some(event) => self.translate(event, &mut running),
                     None => return Err(RunError::Halted("the transport ended".into())),
                 },
                 incoming = self.incoming.recv() => match incoming {
@@ -188,21 +190,19 @@ impl Loop {
         left.unwrap_or(WAKE_MAX).min(WAKE_MAX)
     }
 
-    fn translate(&self, event: TransportEvent, running: &Running) -> Option<Input> {
+    fn translate(&self, event: TransportEvent, running: &mut Running) -> Option<Input> {
         match event {
             TransportEvent::Datagram { from, path, bytes, received } => {
-                let datagram = heartbeat::decode(&bytes)
-                    .inspect_err(|error| tracing::debug!(%from, %error, "a datagram was dropped"))
-                    .ok()?;
+                let read = heartbeat::decode(&bytes).map_err(|error| (bytes.first().copied(), error.into()));
+                let datagram = read.map_err(|why| running.undecodable(&self.transport, (&from, path), why)).ok()?;
                 Some(Input::Datagram { from, path: path.0, datagram: Box::new(datagram), received })
             }
             TransportEvent::Message { from, channel, bytes } => {
                 if channel != MESSAGES {
                     return None;
                 }
-                let message = engine::decode(&bytes)
-                    .inspect_err(|error| tracing::debug!(%from, %error, "a message was dropped"))
-                    .ok()?;
+                let read = engine::decode(&bytes).map_err(|error| (bytes.first().copied(), error.into()));
+                let message = read.map_err(|why| running.undecodable(&self.transport, (&from, Path(0)), why)).ok()?;
                 Some(Input::Message { from, message: Box::new(message) })
             }
             TransportEvent::Stream { from, kind, stream } => {
@@ -322,6 +322,21 @@ impl Loop {
 }
 
 impl Running {
+    /// Counts what a peer sent and this release can't read. Said once for each version that a peer sends: beats come
+    /// twenty times a second.
+    fn undecodable(
+        &mut self,
+        transport: &TransportHandle,
+        (from, path): (&HostName, Path),
+        (version, error): (Option<u8>, Box<dyn std::error::Error>),
+    ) {
+        transport.count_undecodable(from, path);
+        if self.undecodable.insert(from.clone(), version) != Some(version) {
+            let because = error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+            tracing::warn!(%from, because, "what a peer sends can't be read and is dropped: is its release another one?");
+        }
+    }
+
     fn take(&mut self, incoming: Incoming) -> Option<Input> {
         match incoming {
             Incoming::Work(id, report) => Some(Input::Work { id, report }),

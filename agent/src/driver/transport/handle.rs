@@ -176,6 +176,13 @@ impl TransportHandle {
         self.0.shared.remote(to).ok_or(SendError::UnknownPeer)?.enqueue(channel, bytes)
     }
 
+    /// Counts something that `from` sent and this release can't read.
+    pub fn count_undecodable(&self, from: &HostName, path: Path) {
+        if let Some(remote) = self.0.shared.remote(from) {
+            remote.count(path, Counted::Undecodable);
+        }
+    }
+
     /// Opens a stream; the peer's engine gets its end with `kind`. Waits for a bulk connection if there is none.
     ///
     /// # Errors

@@ -50,6 +50,8 @@ pub enum Counted {
     FramesOversized,
     /// Streams that broke the protocol in another way.
     FramesMalformed,
+    /// Datagrams and messages of peers that are none of this release's: malformed, or of another version.
+    Undecodable,
     /// Packets from addresses that aren't a peer's; never read further.
     PacketsFromStrangers,
     /// Packets from known addresses that aren't of this protocol, or for connections of long ago; a restarted peer's
@@ -65,7 +67,7 @@ pub enum Counted {
     RefusedByThem(Refusal),
 }
 
-const PLAIN: [Counted; 23] = [
+const PLAIN: [Counted; 24] = [
     Counted::DatagramsSent,
     Counted::DatagramsReceived,
     Counted::DatagramsDroppedReceiving,
@@ -85,6 +87,7 @@ const PLAIN: [Counted; 23] = [
     Counted::DialsUnanswered,
     Counted::FramesOversized,
     Counted::FramesMalformed,
+    Counted::Undecodable,
     Counted::PacketsFromStrangers,
     Counted::PacketsMalformed,
     Counted::AttemptsIgnored,

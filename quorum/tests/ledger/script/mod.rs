@@ -11,4 +11,4 @@ mod people;
 mod spec;
 mod world;
 
-pub use world::World;
+pub use world::{Answer, World};
