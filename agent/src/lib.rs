@@ -12,6 +12,8 @@ pub mod driver;
 pub mod engine;
 pub mod event;
 pub mod failover;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod heartbeat;
 pub mod keeper;
 pub mod lab;

@@ -186,7 +186,8 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Write`].
     pub fn write(&mut self, when: &When, task: Option<&TaskKey>, event: &impl Serialize) -> Result<(), JournalError> {
-        self.seq += 1;
+        // It orders records for people; a damaged file may end at the largest number there is.
+        self.seq = self.seq.saturating_add(1);
         let When { wall_ms, boot, boottime_ms } = when.clone();
         let head = Head { v: VERSION, seq: self.seq, wall_ms, boot, boottime_ms, task: task.cloned() };
         let mut line =
@@ -285,7 +286,8 @@ struct Under {
     boot: String,
 }
 
-fn recover(bytes: &[u8], boot: &str) -> (Recovered, u64) {
+/// What the lines of a journal bring back, and the last sequence number.
+pub(crate) fn recover(bytes: &[u8], boot: &str) -> (Recovered, u64) {
     let mut recovered = Recovered::default();
     let mut open: BTreeMap<TaskKey, Under> = BTreeMap::new();
     let mut seq = 0;
@@ -374,6 +376,15 @@ mod tests {
         assert!(gate.check(&host, 4, task(10).stamp).is_err());
         assert!(gate.check(&host, 4, task(20).stamp).is_err());
         assert!(gate.check(&host, 4, task(21).stamp).is_ok());
+    }
+
+    #[test]
+    fn a_journal_that_ends_at_the_largest_number_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = format!(r#"{{"v":1,"seq":{},"wall_ms":1,"boot":"b","boottime_ms":1,"task":null}}"#, u64::MAX);
+        std::fs::write(folder.path().join(FILE), line + "\n").unwrap();
+        let (mut journal, _) = Journal::open(folder.path(), "boot-a").unwrap();
+        journal.write_durably(&when(), Some(&task(10)), &Event::Admitted).unwrap();
     }
 
     #[test]

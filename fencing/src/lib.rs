@@ -46,6 +46,8 @@ pub mod evidence;
 pub mod executor;
 pub mod facts;
 pub mod findings;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod journal;
 pub mod key;

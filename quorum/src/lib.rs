@@ -6,6 +6,8 @@
 //! Architecture invariant: this crate knows neither `fencing` nor the agent.
 
 pub mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod lease;
 pub mod ledger;

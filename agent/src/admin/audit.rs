@@ -109,7 +109,7 @@ pub(super) fn read(data_dir: &Path, chain: &ChainDocument) -> Result<AuditDocume
     })
 }
 
-fn parse(text: &str) -> (Vec<AuditRecord>, Vec<String>) {
+pub(super) fn parse(text: &str) -> (Vec<AuditRecord>, Vec<String>) {
     let (mut records, mut findings) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
         match serde_json::from_str(line) {
@@ -133,7 +133,7 @@ pub fn judge(records: &[AuditRecord], chain: &ChainDocument) -> (Verdict, Vec<St
     for record in records {
         if record.hash != record.computed_hash() {
             findings.push(format!("record {} was edited: its hash isn't that of its content", record.number));
-        } else if record.number != head.length + 1 {
+        } else if Some(record.number) != head.length.checked_add(1) {
             findings.push(format!("record {} follows {}: others are missing", record.number, head.length));
         } else if record.previous != head.hash {
             findings

@@ -20,6 +20,7 @@ mod audit;
 mod events;
 mod explain;
 mod fence;
+pub(crate) mod fuzz;
 pub mod kept;
 mod metrics;
 mod person;

@@ -246,20 +246,25 @@ pub(super) fn resume(memfd: RawFd, boot: BootId) -> Result<Resumed, HandoverErro
     let len = rustix::io::pread(&memfd, &mut bytes[..], 0).map_err(HandoverError::Descriptor)?;
     let body = checked(&bytes[..len]).ok_or(HandoverError::Malformed)?;
     let mut take = Take::new(body);
+    let (pid, state) = take_state(&mut take)?;
+    if pid != std::process::id() || state.boot != boot {
+        return Err(HandoverError::Foreign);
+    }
+    take_descriptors(state, &mut take)
+}
+
+/// Whose it is, and all but the descriptors.
+pub(super) fn take_state(take: &mut Take<'_>) -> Result<(u32, State), HandoverError> {
     if take.array()? != *MAGIC {
         return Err(HandoverError::Malformed);
     }
     let pid = take.u32()?;
-    let its_boot = BootId(take.array()?);
-    if pid != std::process::id() || its_boot != boot {
-        return Err(HandoverError::Foreign);
-    }
+    let boot = BootId(take.array()?);
     let instance = KeeperInstance(take.array()?);
-    let saved = take_saved(&mut take)?;
+    let saved = take_saved(take)?;
     let mut adopted = ArmedSet::reserved();
-    adopted.take(&mut take).map_err(|_| HandoverError::Malformed)?;
-    let state = State { boot, instance, saved, adopted, last_pet: take_moment(&mut take)? };
-    take_descriptors(state, &mut take)
+    adopted.take(take).map_err(|_| HandoverError::Malformed)?;
+    Ok((pid, State { boot, instance, saved, adopted, last_pet: take_moment(take)? }))
 }
 
 fn checked(bytes: &[u8]) -> Option<&[u8]> {

@@ -29,6 +29,7 @@ pub mod core;
 pub mod device;
 pub mod driver;
 pub mod fire;
+pub(crate) mod fuzz;
 pub mod handover;
 pub mod helper;
 pub mod holder;

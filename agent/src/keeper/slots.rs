@@ -83,7 +83,7 @@ impl Mapping {
         Self::map(&file.into(), bytes)
     }
 
-    fn map(file: &OwnedFd, bytes: usize) -> io::Result<Self> {
+    pub(super) fn map(file: &OwnedFd, bytes: usize) -> io::Result<Self> {
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address that the kernel chooses; nothing else refers to it.
         let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), bytes, prot, MapFlags::SHARED, file, 0) }?;
@@ -156,7 +156,8 @@ impl SlotWriter {
     /// If they don't fit the slots: their size is a constant of this program.
     pub fn write(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.mapping.capacity(), "what is written fits the slots");
-        let generation = self.mapping.latest().load(Ordering::Relaxed) + 1;
+        // Whatever lies there: zero would say that nothing was ever written.
+        let generation = self.mapping.latest().load(Ordering::Relaxed).wrapping_add(1).max(1);
         let slot = self.mapping.slot(generation);
         slot[0].store(generation, Ordering::Relaxed);
         fence(Ordering::Release);

@@ -475,9 +475,19 @@ pub fn certificate_fingerprint(der: &[u8]) -> String {
 }
 
 fn load_state(path: &Path) -> Result<State, PkiError> {
-    let state: State = serde_json::from_slice(&store::read(path)?).map_err(|e| store::damaged(path, e))?;
-    if state.version != STATE_VERSION {
-        return Err(store::damaged(path, format!("version {} is not {STATE_VERSION}", state.version)));
+    understand(&store::read(path)?).map_err(|why| store::damaged(path, why))
+}
+
+fn understand(bytes: &[u8]) -> Result<State, String> {
+    let state: State = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if state.version == STATE_VERSION {
+        Ok(state)
+    } else {
+        Err(format!("version {} is not {STATE_VERSION}", state.version))
     }
-    Ok(state)
+}
+
+/// Whether the bytes are an authority's state: what a fuzzer calls.
+pub(super) fn is_state(bytes: &[u8]) -> bool {
+    understand(bytes).is_ok()
 }

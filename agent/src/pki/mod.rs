@@ -19,6 +19,7 @@
 
 pub mod authority;
 pub mod files;
+pub(crate) mod fuzz;
 pub mod identity;
 pub mod issued;
 pub mod store;

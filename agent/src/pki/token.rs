@@ -172,6 +172,11 @@ fn check(record: &TokenRecord, token: &JoinToken, now: i64) -> Result<(), PkiErr
     Ok(())
 }
 
+/// Whether the bytes are the record of a token: what a fuzzer calls.
+pub(super) fn is_record(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<TokenRecord>(bytes).is_ok()
+}
+
 fn encode(record: &TokenRecord) -> Result<Vec<u8>, PkiError> {
     serde_json::to_vec_pretty(record).map_err(|e| store::damaged(std::path::Path::new("token"), e))
 }

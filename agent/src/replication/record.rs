@@ -109,6 +109,17 @@ impl Record {
     }
 }
 
+impl Record {
+    /// What a record file says.
+    pub(crate) fn understand(bytes: &[u8]) -> Result<Self, String> {
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if record.version != VERSION {
+            return Err(format!("form {}, known is {VERSION}", record.version));
+        }
+        Ok(record)
+    }
+}
+
 /// Where a copy's record lies.
 #[derive(Clone, Debug)]
 pub struct RecordFile {
@@ -141,10 +152,7 @@ impl RecordFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(RecordError::File { doing: "read", path: self.path.clone(), source }),
         };
-        let record: Record = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if record.version != VERSION {
-            return Err(damaged(format!("form {}, known is {VERSION}", record.version)));
-        }
+        let record = Record::understand(&bytes).map_err(damaged)?;
         if (&record.group, &record.volume) != (&self.group, &self.volume) {
             return Err(damaged(format!("it is for {}.{}", record.group, record.volume)));
         }

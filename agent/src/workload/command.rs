@@ -90,7 +90,7 @@ impl CommandWorkload {
         if !outcome.is_success() {
             return Err((false, outcome.summary()));
         }
-        serde_json::from_slice(&outcome.stdout).map_err(|error| (false, format!("the adapter's answer: {error}")))
+        understand(&outcome.stdout).map_err(|because| (false, because))
     }
 
     async fn start_it(&self, order: &StartOrder) -> Result<(), WorkloadError> {
@@ -203,6 +203,16 @@ impl CommandWorkload {
             Err(error) => Err(format!("read {}: {error}", file.display())),
         }
     }
+}
+
+/// What the adapter printed.
+fn understand(stdout: &[u8]) -> Result<Answer, String> {
+    serde_json::from_slice(stdout).map_err(|error| format!("the adapter's answer: {error}"))
+}
+
+/// Whether the bytes are an adapter's answer: what a fuzzer calls.
+pub(crate) fn is_answer(stdout: &[u8]) -> bool {
+    understand(stdout).is_ok_and(|answer| !answer.result.is_empty())
 }
 
 fn word(begin: Begin) -> &'static str {

@@ -82,8 +82,9 @@ struct Request<'a> {
     secrets: BTreeMap<&'a str, &'a str>,
 }
 
+/// What the adapter says.
 #[derive(Deserialize)]
-struct Reply {
+pub(super) struct Reply {
     api_version: u32,
     power: Option<String>,
     isolated: Option<bool>,
@@ -156,7 +157,7 @@ impl Command {
     }
 }
 
-fn understand(finished: &Finished, mask: &Mask) -> Result<Reply, Trouble> {
+pub(super) fn understand(finished: &Finished, mask: &Mask) -> Result<Reply, Trouble> {
     let reply: Reply = match serde_json::from_str(&finished.stdout) {
         Ok(reply) => reply,
         Err(_) if finished.code != Some(0) => {
@@ -203,33 +204,35 @@ fn power(word: &str) -> Power {
     }
 }
 
+/// What a reply to `read` says, of a device that proves `proves`.
+pub(super) fn sight(proves: &Proves, reply: Reply) -> Result<Sight, Trouble> {
+    let garbled = |because: &str| Trouble::Garbled { because: because.to_owned() };
+    let observed = match (proves, reply.power.as_deref(), reply.isolated) {
+        (Proves::Network, None, Some(isolated)) => Observed::Isolated(isolated),
+        (Proves::Network, _, _) => return Err(garbled("it must say `isolated`, and nothing of power")),
+        (Proves::Hypervisor(_), Some(word), None) => match reply.vm {
+            None => Observed::Power(power(word)),
+            Some(standing) => {
+                let source = Mask::default().hide(&standing.source);
+                Observed::Vm { power: power(word), standing: Standing { source, ..standing } }
+            }
+        },
+        (_, Some(word), None) => Observed::Power(power(word)),
+        (_, _, _) => return Err(garbled("it must say `power`, and nothing of isolation")),
+    };
+    let uuid = reply.identity.uuid.as_deref().map(MachineUuid::parse).transpose();
+    let uuid = uuid.map_err(|error| Trouble::Garbled { because: error.to_string() })?;
+    let identity = ReportedIdentity::of(uuid, reply.identity.serial);
+    Ok(Sight { observed, identity, lab: reply.lab })
+}
+
 impl Device for Command {
     fn facts(&self) -> &DeviceFacts {
         &self.facts
     }
 
     fn read<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Sight, Trouble>> {
-        Box::pin(async {
-            let reply = self.ask(Act::Read, call).await?;
-            let garbled = |because: &str| Trouble::Garbled { because: because.to_owned() };
-            let observed = match (&self.facts.proves, reply.power.as_deref(), reply.isolated) {
-                (Proves::Network, None, Some(isolated)) => Observed::Isolated(isolated),
-                (Proves::Network, _, _) => return Err(garbled("it must say `isolated`, and nothing of power")),
-                (Proves::Hypervisor(_), Some(word), None) => match reply.vm {
-                    None => Observed::Power(power(word)),
-                    Some(standing) => {
-                        let source = Mask::default().hide(&standing.source);
-                        Observed::Vm { power: power(word), standing: Standing { source, ..standing } }
-                    }
-                },
-                (_, Some(word), None) => Observed::Power(power(word)),
-                (_, _, _) => return Err(garbled("it must say `power`, and nothing of isolation")),
-            };
-            let uuid = reply.identity.uuid.as_deref().map(MachineUuid::parse).transpose();
-            let uuid = uuid.map_err(|error| Trouble::Garbled { because: error.to_string() })?;
-            let identity = ReportedIdentity::of(uuid, reply.identity.serial);
-            Ok(Sight { observed, identity, lab: reply.lab })
-        })
+        Box::pin(async { sight(&self.facts.proves, self.ask(Act::Read, call).await?) })
     }
 
     fn off<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<(), Trouble>> {

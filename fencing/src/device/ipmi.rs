@@ -146,7 +146,7 @@ impl Device for Ipmi {
 }
 
 /// The power state, if exactly one line tells it.
-fn power(stdout: &str) -> Option<Power> {
+pub(super) fn power(stdout: &str) -> Option<Power> {
     let mut states = stdout.lines().filter_map(|line| line.trim().strip_prefix("Chassis Power is "));
     match (states.next()?.trim(), states.next()) {
         ("on", None) => Some(Power::On),
@@ -155,7 +155,7 @@ fn power(stdout: &str) -> Option<Power> {
     }
 }
 
-fn identity(stdout: &str) -> ReportedIdentity {
+pub(super) fn identity(stdout: &str) -> ReportedIdentity {
     let hex = |line: &str| -> Option<Vec<u8>> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let byte = |word: &&str| (word.len() == 2).then(|| u8::from_str_radix(word, 16).ok()).flatten();
@@ -173,7 +173,7 @@ fn identity(stdout: &str) -> ReportedIdentity {
 }
 
 /// What ipmitool's words mean. With `-v` it tells a refused login from a BMC that doesn't answer.
-fn trouble(finished: &Finished, mask: &Mask) -> Trouble {
+pub(super) fn trouble(finished: &Finished, mask: &Mask) -> Trouble {
     const LOGIN: [&str; 4] =
         ["RAKP 2 HMAC is invalid", "unauthorized name", "RAKP 4 message indicates an error", "Invalid user name"];
     const SILENT: [&str; 4] = [

@@ -109,54 +109,55 @@ impl Libvirt {
         let info = format!("dominfo {}", self.domain);
         if self.hypervisor.is_some() { format!("{info}; capabilities") } else { info }
     }
+}
 
-    fn look(&self, finished: &Finished) -> Result<Sight, Trouble> {
-        if finished.code != Some(0) {
+/// What virsh's words mean, of a domain that must be at `hypervisor` if one is named.
+pub(super) fn sight(finished: &Finished, hypervisor: Option<MachineUuid>) -> Result<Sight, Trouble> {
+    if finished.code != Some(0) {
+        return Err(trouble(finished));
+    }
+    let field = |name: &str| {
+        let lines = finished.stdout.lines().filter_map(|line| line.split_once(':'));
+        lines.filter(|(key, _)| *key == name).map(|(_, value)| value.trim()).next()
+    };
+    let (Some(state), Some(uuid)) = (field("State"), field("UUID")) else {
+        // virsh goes on with its next command after one that failed, and ends with that one's code.
+        if finished.stderr.contains("error:") {
             return Err(trouble(finished));
         }
-        let field = |name: &str| {
-            let lines = finished.stdout.lines().filter_map(|line| line.split_once(':'));
-            lines.filter(|(key, _)| *key == name).map(|(_, value)| value.trim()).next()
-        };
-        let (Some(state), Some(uuid)) = (field("State"), field("UUID")) else {
-            // virsh goes on with its next command after one that failed, and ends with that one's code.
-            if finished.stderr.contains("error:") {
-                return Err(trouble(finished));
-            }
-            let because = Mask::default().hide(&format!("no state and UUID in: {}", finished.stdout));
-            return Err(Trouble::Garbled { because });
-        };
-        if field("Persistent") != Some("yes") {
-            let because = "the domain is transient: once destroyed, nothing of it can be read; define it".to_owned();
-            return Err(Trouble::Unusable { because });
-        }
-        self.check_hypervisor(&finished.stdout)?;
-        let uuid = MachineUuid::parse(uuid).map_err(|error| Trouble::Garbled { because: error.to_string() })?;
-        let power = match state {
-            "running" => Power::On,
-            "shut off" => Power::Off,
-            other => Power::Between(Mask::default().hide(other)),
-        };
-        Ok(Sight::new(Observed::Power(power), ReportedIdentity::of(Some(uuid), [])))
+        let because = Mask::default().hide(&format!("no state and UUID in: {}", finished.stdout));
+        return Err(Trouble::Garbled { because });
+    };
+    if field("Persistent") != Some("yes") {
+        let because = "the domain is transient: once destroyed, nothing of it can be read; define it".to_owned();
+        return Err(Trouble::Unusable { because });
     }
+    check_hypervisor(&finished.stdout, hypervisor)?;
+    let uuid = MachineUuid::parse(uuid).map_err(|error| Trouble::Garbled { because: error.to_string() })?;
+    let power = match state {
+        "running" => Power::On,
+        "shut off" => Power::Off,
+        other => Power::Between(Mask::default().hide(other)),
+    };
+    Ok(Sight::new(Observed::Power(power), ReportedIdentity::of(Some(uuid), [])))
+}
 
-    fn check_hypervisor(&self, stdout: &str) -> Result<(), Trouble> {
-        let Some(expected) = self.hypervisor else { return Ok(()) };
-        let xml = stdout.find("<capabilities>").map(|start| &stdout[start..]).unwrap_or_default();
-        let document = roxmltree::Document::parse(xml.trim());
-        let uuid = document.ok().and_then(|document| {
-            let host = document.root_element().children().find(|node| node.has_tag_name("host"))?;
-            let uuid = host.children().find(|node| node.has_tag_name("uuid"))?;
-            MachineUuid::parse(uuid.text()?).ok()
-        });
-        match uuid {
-            Some(uuid) if uuid.is_same_machine(expected) => Ok(()),
-            Some(uuid) => Err(Trouble::WrongMachine {
-                expected: format!("hypervisor {expected}"),
-                reported: format!("hypervisor {uuid}"),
-            }),
-            None => Err(Trouble::Garbled { because: "the hypervisor doesn't tell its UUID".to_owned() }),
-        }
+fn check_hypervisor(stdout: &str, hypervisor: Option<MachineUuid>) -> Result<(), Trouble> {
+    let Some(expected) = hypervisor else { return Ok(()) };
+    let xml = stdout.find("<capabilities>").map(|start| &stdout[start..]).unwrap_or_default();
+    let document = roxmltree::Document::parse(xml.trim());
+    let uuid = document.ok().and_then(|document| {
+        let host = document.root_element().children().find(|node| node.has_tag_name("host"))?;
+        let uuid = host.children().find(|node| node.has_tag_name("uuid"))?;
+        MachineUuid::parse(uuid.text()?).ok()
+    });
+    match uuid {
+        Some(uuid) if uuid.is_same_machine(expected) => Ok(()),
+        Some(uuid) => Err(Trouble::WrongMachine {
+            expected: format!("hypervisor {expected}"),
+            reported: format!("hypervisor {uuid}"),
+        }),
+        None => Err(Trouble::Garbled { because: "the hypervisor doesn't tell its UUID".to_owned() }),
     }
 }
 
@@ -185,7 +186,7 @@ impl Device for Libvirt {
     fn read<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Sight, Trouble>> {
         Box::pin(async {
             let finished = self.virsh(self.question()).run(&call.leash).await?;
-            self.look(&finished)
+            sight(&finished, self.hypervisor)
         })
     }
 

@@ -29,6 +29,7 @@
 mod blocking;
 mod command;
 mod fence_agent;
+pub(crate) mod fuzz;
 mod ipmi;
 mod libvirt;
 pub mod redfish;

@@ -164,17 +164,10 @@ impl Slot {
         }
         // Sector 0 is read with the largest sector size in use; the header tells the real one.
         let header = read_at(&disk, 4096, 0)?;
-        if &header[..8] != MAGIC || header[8] != VERSION {
-            let because = format!("{shown} isn't an sbd device of version {VERSION} (`sbd create`)");
-            return Err(Trouble::Unusable { because });
-        }
-        let sector = usize::try_from(u32::from_be_bytes([header[12], header[13], header[14], header[15]])).unwrap_or(0);
-        if !matches!(sector, 512 | 1024 | 2048 | 4096) {
-            return Err(Trouble::Garbled { because: format!("{shown} tells a sector size of {sector}") });
-        }
-        for number in 0..usize::from(header[9]) {
+        let Geometry { sector, slots } = geometry(&header).map_err(|trouble| trouble.at(path))?;
+        for number in 0..slots {
             let slot = read_at(&disk, sector, (1 + 2 * number) * sector)?;
-            if slot[0] == 1 && name(&slot[1..]).eq_ignore_ascii_case(node) {
+            if is_of(&slot, node) {
                 return Ok(Self { disk, sector, number });
             }
         }
@@ -186,10 +179,7 @@ impl Slot {
     }
 
     fn message(&self) -> Result<String, Trouble> {
-        let sector = read_at(&self.disk, self.sector, self.mailbox())?;
-        let message = MESSAGES.get(usize::from(sector[0])).copied().unwrap_or("unknown");
-        let from = name(&sector[1..]);
-        Ok(if from.is_empty() { message.to_owned() } else { format!("{message} from {from}") })
+        Ok(message(&read_at(&self.disk, self.sector, self.mailbox())?))
     }
 
     fn send_off(&self, check: &dyn Fn() -> Result<(), Trouble>) -> Result<(), Trouble> {
@@ -208,6 +198,61 @@ impl Slot {
         let read = read_at(&self.disk, self.sector, self.mailbox())?;
         if read[0] == OFF { Ok(()) } else { Err(wrong("the message isn't there after it was written".to_owned())) }
     }
+}
+
+/// How a device is divided.
+pub(super) struct Geometry {
+    /// Bytes of a sector.
+    pub(super) sector: usize,
+    /// How many slots there are.
+    pub(super) slots: usize,
+}
+
+/// What the first sector says.
+pub(super) fn geometry(header: &[u8]) -> Result<Geometry, BadHeader> {
+    let Some((header, _)) = header.split_first_chunk::<16>() else { return Err(BadHeader::Foreign) };
+    if &header[..8] != MAGIC || header[8] != VERSION {
+        return Err(BadHeader::Foreign);
+    }
+    let sector = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
+    if !matches!(sector, 512 | 1024 | 2048 | 4096) {
+        return Err(BadHeader::Sector(sector));
+    }
+    Ok(Geometry { sector: sector as usize, slots: usize::from(header[9]) })
+}
+
+/// Why a first sector is of no use.
+#[derive(Debug)]
+pub(super) enum BadHeader {
+    /// It isn't sbd's.
+    Foreign,
+    /// No disk has such sectors.
+    Sector(u32),
+}
+
+impl BadHeader {
+    fn at(self, path: &Path) -> Trouble {
+        let shown = path.display();
+        match self {
+            Self::Foreign => {
+                let because = format!("{shown} isn't an sbd device of version {VERSION} (`sbd create`)");
+                Trouble::Unusable { because }
+            }
+            Self::Sector(sector) => Trouble::Garbled { because: format!("{shown} tells a sector size of {sector}") },
+        }
+    }
+}
+
+/// Whether a slot is in use and `node`'s.
+pub(super) fn is_of(slot: &[u8], node: &str) -> bool {
+    slot.split_first().is_some_and(|(used, rest)| *used == 1 && name(rest).eq_ignore_ascii_case(node))
+}
+
+/// What a mailbox says.
+pub(super) fn message(mailbox: &[u8]) -> String {
+    let (code, from) = mailbox.split_first().map_or((u8::MAX, String::new()), |(code, rest)| (*code, name(rest)));
+    let message = MESSAGES.get(usize::from(code)).copied().unwrap_or("unknown");
+    if from.is_empty() { message.to_owned() } else { format!("{message} from {from}") }
 }
 
 fn name(bytes: &[u8]) -> String {

@@ -12,7 +12,7 @@ mod call;
 pub mod clock;
 mod drive;
 mod lane;
-mod proofs;
+pub(crate) mod proofs;
 mod scribe;
 mod status;
 

@@ -59,8 +59,12 @@ struct Kept {
 /// The ages of proofs that an earlier process left behind.
 pub(super) fn load(home: &Path) -> BTreeMap<DeviceName, ProofRecord> {
     let text = std::fs::read_to_string(home.join(FILE)).unwrap_or_default();
-    let kept: BTreeMap<DeviceName, Kept> = serde_json::from_str(&text).unwrap_or_default();
-    let now = clock::wall_ms();
+    inherited(&text, clock::wall_ms())
+}
+
+/// What the file says at this wall time; nothing if it is damaged.
+pub(crate) fn inherited(text: &str, now: u64) -> BTreeMap<DeviceName, ProofRecord> {
+    let kept: BTreeMap<DeviceName, Kept> = serde_json::from_str(text).unwrap_or_default();
     let record = |kept: Kept| {
         let inherited_age = Some(Duration::from_millis(now.saturating_sub(kept.wall_ms)));
         ProofRecord { inherited_age, ..ProofRecord::default() }

@@ -55,7 +55,9 @@ impl AuditRecord {
 
     /// Whether this record follows `head` and is unchanged.
     pub fn follows(&self, head: &AuditHead) -> bool {
-        self.number == head.length + 1 && self.previous == head.hash && self.hash == self.computed_hash()
+        Some(self.number) == head.length.checked_add(1)
+            && self.previous == head.hash
+            && self.hash == self.computed_hash()
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod faulty;
 mod file;
+pub(crate) mod fuzz;
 mod image;
 mod memory;
 mod promise;

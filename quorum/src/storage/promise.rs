@@ -69,7 +69,7 @@ impl Head {
             return Err(StorageError::Forgotten { promised, found });
         }
         // One commit more: the power went before it was promised. Two: and the copy of the last promise is damaged.
-        if found > promised + 2 {
+        if found > promised.saturating_add(2) {
             let what = format!("it is at commit {found} and its head at {promised}: they don't belong together");
             return Err(StorageError::Damaged { what });
         }
@@ -85,7 +85,7 @@ impl Head {
     }
 }
 
-fn copy_of(number: u64) -> [u8; COPY_BYTES] {
+pub(super) fn copy_of(number: u64) -> [u8; COPY_BYTES] {
     let mut bytes = [0; COPY_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..16].copy_from_slice(&number.to_le_bytes());

@@ -24,9 +24,9 @@ impl AuditTrail {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).read(true).open(dir.join(AUDIT_FILE))?;
         let mut last = 0;
-        for line in BufReader::new(&file).lines() {
-            // A line that is no record is the reader's to tell; the next record goes behind it.
-            if let Ok(record) = serde_json::from_str::<AuditRecord>(&line?) {
+        for line in BufReader::new(&file).split(b'\n') {
+            // A line that is no record (nor even text) is the reader's to tell; the next record goes behind it.
+            if let Ok(record) = serde_json::from_slice::<AuditRecord>(&line?) {
                 last = last.max(record.number);
             }
         }
@@ -79,5 +79,12 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join(AUDIT_FILE)).expect("written");
         assert_eq!(text.lines().count(), 1);
         assert_eq!(serde_json::from_str::<AuditRecord>(text.trim()).expect("a record"), record);
+    }
+
+    #[test]
+    fn a_trail_that_rotted_keeps_no_agent_from_starting() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join(AUDIT_FILE), b"{\xff\xfe\n\n{}\n").expect("written");
+        assert_eq!(AuditTrail::open(dir.path()).expect("opened").last, 0);
     }
 }

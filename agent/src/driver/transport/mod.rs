@@ -28,6 +28,7 @@ mod config;
 mod dial;
 mod event;
 pub mod frame;
+pub(crate) mod fuzz;
 mod handle;
 mod quic;
 mod remote;

@@ -120,11 +120,7 @@ impl KeptStore {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(told("read", &path, &error)),
         };
-        let SetFile { version, begun_unix_s, origin } =
-            serde_json::from_slice(&text).map_err(|error| format!("read {}: {error}", path.display()))?;
-        if version != VERSION {
-            return Err(format!("read {}: form {version}, known is {VERSION}", path.display()));
-        }
+        let (begun_unix_s, origin) = described(&text).map_err(|why| format!("read {}: {why}", path.display()))?;
         let listed = fs::metadata(path.join("chunks")).map_err(|error| told("read", &path, &error))?.len() / 8;
         let bytes = listed * CHUNK as u64;
         Ok(Some(KeptSet { id: id.to_owned(), origin, bytes, chunk_bytes: CHUNK as u64, begun_unix_s, path }))
@@ -221,6 +217,12 @@ impl KeptWriter {
         self.force()?;
         Ok((self.id, self.bytes))
     }
+}
+
+/// What a set's description says: when it was begun, and of what it is.
+pub(super) fn described(text: &[u8]) -> Result<(u64, Origin), String> {
+    let SetFile { version, begun_unix_s, origin } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if version == VERSION { Ok((begun_unix_s, origin)) } else { Err(format!("form {version}, known is {VERSION}")) }
 }
 
 /// A name as [`KeptStore::begin`] makes them: never a path.

@@ -21,6 +21,7 @@
 //! Not here: who is brought up to date (`runner`), the wire (`driver::transport`), the tracking (`nbd::catchup`).
 
 pub mod door;
+pub(crate) mod fuzz;
 pub mod kept;
 mod source;
 mod standby;

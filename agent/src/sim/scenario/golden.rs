@@ -25,7 +25,8 @@ pub fn parse(text: &str) -> Result<Vec<Line>, String> {
         let (seconds, millis) = at.trim_start_matches('-').split_once('.').ok_or_else(wrong)?;
         let (seconds, millis): (i64, i64) =
             (seconds.parse().map_err(|_| wrong())?, millis.parse().map_err(|_| wrong())?);
-        let at_ms = (seconds * 1_000 + millis) * if at.starts_with('-') { -1 } else { 1 };
+        let at_ms = seconds.checked_mul(1_000).and_then(|ms| ms.checked_add(millis)).ok_or_else(wrong)?;
+        let at_ms = if at.starts_with('-') { at_ms.saturating_neg() } else { at_ms };
         Ok(Line { at_ms, who: who.to_owned(), text: text.trim_start().to_owned() })
     };
     (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).map(line).collect()

@@ -16,6 +16,7 @@
 mod cluster;
 mod condition;
 mod folder;
+pub(crate) mod fuzz;
 pub mod golden;
 mod run;
 mod script;

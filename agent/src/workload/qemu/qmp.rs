@@ -15,7 +15,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -230,12 +230,12 @@ async fn send_lines(mut write: OwnedWriteHalf, mut orders: mpsc::Receiver<Vec<u8
 }
 
 /// Reads what QEMU says, line by line.
-struct Lines {
-    read: BufReader<OwnedReadHalf>,
+struct Lines<R = OwnedReadHalf> {
+    read: BufReader<R>,
     line: Vec<u8>,
 }
 
-impl Lines {
+impl<R: AsyncRead + Unpin> Lines<R> {
     async fn next(&mut self) -> io::Result<Value> {
         self.line.clear();
         loop {
@@ -279,9 +279,27 @@ impl Lines {
 fn as_answer(mut said: Any) -> Answer {
     match said.get_mut("error") {
         Some(error) => {
-            let class = serde_json::from_value(error["class"].take()).unwrap_or(ErrorClass::GenericError);
-            Err((class, error["desc"].as_str().unwrap_or_default().to_owned()))
+            let desc = error.get("desc").and_then(Value::as_str).unwrap_or_default().to_owned();
+            // An error that isn't even an object is one all the same; indexing it for writing would panic.
+            let class = error.get_mut("class").map(Value::take).and_then(|class| serde_json::from_value(class).ok());
+            Err((class.unwrap_or(ErrorClass::GenericError), desc))
         }
         None => Ok(said["return"].take()),
     }
+}
+
+/// Everything that `said` says to somebody who waits for the answers 1 to 3 and listens: what a fuzzer calls. Answers
+/// whether anything of it was understood.
+pub(crate) async fn hear(said: &[u8]) -> bool {
+    let (senders, mut answers): (BTreeMap<_, _>, Vec<_>) = (1..=3)
+        .map(|id| {
+            let (sender, receiver) = oneshot::channel();
+            ((id, sender), receiver)
+        })
+        .unzip();
+    let waiting = Arc::new(Mutex::new(Waiting { next_id: 3, answers: Some(senders) }));
+    let events = broadcast::Sender::new(EVENTS_KEPT);
+    let mut heard = events.subscribe();
+    Lines { read: BufReader::new(said), line: Vec::new() }.deliver(waiting, events).await;
+    heard.try_recv().is_ok() || answers.iter_mut().any(|answer| answer.try_recv().is_ok())
 }

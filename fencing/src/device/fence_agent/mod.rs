@@ -275,7 +275,7 @@ impl Device for FenceAgent {
 }
 
 /// The agents' library has one sentence for it; trying on may lock the account.
-fn is_login_refusal(finished: &Finished) -> bool {
+pub(super) fn is_login_refusal(finished: &Finished) -> bool {
     finished.stderr.contains("Unable to connect/login to fencing device") && finished.stderr.contains("Invalid")
         || finished.stderr.contains("Login Incorrect")
         || finished.stderr.contains("401")

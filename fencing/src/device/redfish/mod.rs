@@ -6,8 +6,8 @@
 //! Not here: task monitors, graceful shutdown, boot settings, events.
 
 mod client;
-mod http;
-mod system;
+pub(super) mod http;
+pub(super) mod system;
 pub mod tls;
 
 pub use client::{Account, Login};

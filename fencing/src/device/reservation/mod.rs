@@ -6,7 +6,7 @@
 
 pub mod claim;
 pub mod scsi;
-mod sgio;
+pub(super) mod sgio;
 
 pub use sgio::SgPath;
 

@@ -97,7 +97,7 @@ impl Path for SgPath {
 }
 
 /// Sense key, additional code and qualifier, from either format of sense data (SPC-4, 4.5).
-fn understand(sense: &[u8]) -> Option<(u8, u8, u8)> {
+pub(in crate::device) fn understand(sense: &[u8]) -> Option<(u8, u8, u8)> {
     let byte = |at: usize| sense.get(at).copied().unwrap_or(0);
     match sense.first()? & 0x7f {
         0x70 | 0x71 => Some((byte(2) & 0x0f, byte(12), byte(13))),

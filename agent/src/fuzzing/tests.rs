@@ -1,0 +1,62 @@
+//! What the normal suite sees of fuzzing: every target with its seeds and with mutations of them, and the bytes that
+//! must never change.
+
+use super::*;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+fn borne(name: &str, input: &[u8]) {
+    let (_, run, _) = targets().find(|(target, _, _)| *target == name).expect("a target");
+    let _is_accepted = run(input);
+}
+
+fn seed_with(name: &str, part: &str) -> Vec<u8> {
+    let (_, _, seeds) = targets().find(|(target, _, _)| *target == name).expect("a target");
+    let has = |seed: &Vec<u8>| String::from_utf8_lossy(seed).contains(part);
+    seeds().into_iter().find(has).expect("a seed with this part")
+}
+
+#[test]
+fn what_once_ended_a_process_is_borne() {
+    // A monitor whose error isn't an object.
+    borne("programs", b"\0{\"id\":1,\"error\":5}\n{\"id\":2,\"error\":null}\n");
+    // A golden trace of an age that milliseconds can't count.
+    borne("scenario", b"\x019223372036854775807.999 tk-1 x\n");
+    // An audit trail whose first record has the largest number there is.
+    let trail = String::from_utf8(seed_with("requests", "\"number\":1")).expect("text");
+    borne("requests", trail.replace("\"number\":1", &format!("\"number\":{}", u64::MAX)).as_bytes());
+    // Shared memory that says so many writes came before that there is no next number.
+    let mut memory = seed_with("keeper", "what was written");
+    memory[17..25].fill(0xff);
+    borne("keeper", &memory);
+    // Entries that go on behind the largest index there is.
+    borne("talk", &talk::committed_at(u64::MAX));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What release N sends and stores, release N+1 must read. A sample that is encoded to other bytes needs a new version of
+/// its envelope, samples of its own, and a reader that still knows the old ones: these lines are only ever added to.
+#[test]
+fn what_is_sent_and_stored_is_written_as_it_ever_was() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/wire/v1.txt");
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let frozen: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(": ")).collect();
+    let samples = samples();
+    if std::env::var_os("BLESS").is_some() {
+        let missing = samples.iter().filter(|(name, _)| !frozen.contains_key(name.as_str()));
+        let lines: String = missing.map(|(name, bytes)| format!("{name}: {}\n", hex(bytes))).collect();
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        return std::fs::write(&path, text.clone() + &lines).expect("written");
+    }
+    for (name, bytes) in &samples {
+        assert_eq!(
+            Some(hex(bytes).as_str()),
+            frozen.get(name.as_str()).copied(),
+            "{name}; BLESS=1 adds what is missing"
+        );
+    }
+    assert_eq!(frozen.len(), samples.len(), "nothing that was ever sent is forgotten");
+}
