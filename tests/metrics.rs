@@ -3,7 +3,7 @@
 
 use antipode::engine::{
     AttentionLine, DataLine, FreezeLine, GateLine, GatesLine, GroupLine, HostLine, PlanLine, PossibleLine, QuorumLine,
-    SiteLine, StatusDocument,
+    SiteLine, StatusDocument, VersionLine,
 };
 use antipode::event::Event;
 use antipode::metrics::{Machine, Metrics, PathReading};
@@ -38,6 +38,7 @@ fn status() -> StatusDocument {
         seen_by: "a".into(),
         as_of_ms: 10,
         spec_revision: 2,
+        version: VersionLine { cluster: 1, here: 1, behind: Vec::new() },
         freeze: vec![FreezeLine { index: 4, scope: "cluster".into(), span_ms: 1, reason: "work".into() }],
         quorum: QuorumLine { voters: 3, reachable: 3, can_lose: 1, leader: Some("a".into()), members: Vec::new() },
         sites: vec![SiteLine { name: "tokyo".into(), state: "healthy", witness: false }],
