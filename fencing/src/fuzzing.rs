@@ -3,7 +3,7 @@
 //! Contract of a target: no bytes whatsoever make it panic, and nothing but the one plain sentence of a kind is read as
 //! "off". It answers whether the bytes were accepted, so that a target that refuses everything shows.
 //!
-//! Not here: the fuzzer (`tests/fuzz`), and the replay of seeds and mutations in the normal suite (`antipode::fuzzing`).
+//! Not here: the fuzzer (`tests/fuzz`), and what it found once (`antipode::fuzzing`).
 
 use crate::FencingConfig;
 use crate::device::fuzz;

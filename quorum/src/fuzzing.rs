@@ -3,7 +3,7 @@
 //! Contract of a target: no bytes whatsoever make it panic; what was decoded is encoded to bytes that are decoded to the
 //! same again. It answers whether the bytes were accepted, so that a target that refuses everything shows.
 //!
-//! Not here: the fuzzer (`tests/fuzz`), and the replay of seeds and mutations in the normal suite (`antipode::fuzzing`).
+//! Not here: the fuzzer (`tests/fuzz`), and what it found once (`antipode::fuzzing`).
 
 use crate::codec::{self, Blob};
 use crate::id::{Era, HostName, LogIndex, SiteName, Term, VoterId};

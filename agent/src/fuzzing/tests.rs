@@ -1,5 +1,4 @@
-//! What the normal suite sees of fuzzing: every target with its seeds and with mutations of them, and the bytes that
-//! must never change.
+//! What the normal suite sees of fuzzing: inputs that once ended a process, and the bytes that must never change.
 
 use super::*;
 use std::collections::BTreeMap;
