@@ -49,6 +49,47 @@ pub enum Inequality {
     Range,
 }
 
+#[cfg(feature = "mutants")]
+impl Inequality {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::WatchdogArmed,
+        Self::WatchdogSpans,
+        Self::Lease,
+        Self::LostRenewals,
+        Self::Renewal,
+        Self::Periods,
+        Self::KeeperPeriod,
+        Self::Drift,
+        Self::VoterWait,
+        Self::Detection,
+        Self::LostBeats,
+        Self::Beat,
+        Self::Election,
+        Self::Range,
+    ];
+
+    /// The planted fault that leaves it unchecked.
+    pub const fn fault(self) -> &'static str {
+        match self {
+            Self::WatchdogArmed => "timing.watchdog_armed",
+            Self::WatchdogSpans => "timing.watchdog_spans",
+            Self::Lease => "timing.lease",
+            Self::LostRenewals => "timing.lost_renewals",
+            Self::Renewal => "timing.renewal",
+            Self::Periods => "timing.periods",
+            Self::KeeperPeriod => "timing.keeper_period",
+            Self::Drift => "timing.drift",
+            Self::VoterWait => "timing.voter_wait",
+            Self::Detection => "timing.detection",
+            Self::LostBeats => "timing.lost_beats",
+            Self::Beat => "timing.beat",
+            Self::Election => "timing.election",
+            Self::Range => "timing.range",
+        }
+    }
+}
+
 impl fmt::Display for Inequality {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -98,6 +139,8 @@ impl Timing {
         self.check_lease(&mut found);
         self.check_voter_side(&mut found);
         self.check_detection(&mut found);
+        #[cfg(feature = "mutants")]
+        found.retain(|violation| !crate::mutants::on(violation.inequality.fault()));
         found
     }
 

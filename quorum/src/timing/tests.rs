@@ -117,6 +117,26 @@ fn every_relation_is_checked_and_named_when_broken() {
     assert_eq!(violated(&unarmed), [Inequality::WatchdogArmed]);
 }
 
+/// A voter's wait that is no longer than the lease is refused, too: it is the one relation that no figure can break.
+#[test]
+#[cfg(feature = "mutants")]
+fn a_voter_that_waits_too_short_is_refused() {
+    let _planted = crate::mutants::plant("lease.voter_wait_is_lease");
+    assert_eq!(violated(&derived(1_100, 40)), [Inequality::VoterWait]);
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn every_relation_that_is_checked_no_more_is_noticed() {
+    std::panic::set_hook(Box::new(|_| {}));
+    for inequality in Inequality::ALL {
+        let _planted = crate::mutants::plant(inequality.fault());
+        let tests = [every_relation_is_checked_and_named_when_broken, a_voter_that_waits_too_short_is_refused];
+        let is_noticed = tests.into_iter().any(|test| std::panic::catch_unwind(test).is_err());
+        assert!(is_noticed, "nothing notices {}", inequality.fault());
+    }
+}
+
 #[test]
 fn a_lease_one_nanosecond_short_is_refused() {
     let mut timing = derived(1_100, 80);
