@@ -9,6 +9,9 @@ mod dataplane {
     pub mod bench;
     pub mod mirror;
     pub mod pair;
+    #[cfg(feature = "mutants")]
+    pub mod planted;
+    pub mod refusals;
     pub mod resync;
     pub mod workload;
 }

@@ -47,6 +47,8 @@ fn main() -> ExitCode {
         cases.push(case(name_of(&folder), move || holds(&folder)));
     }
     cases.push(case("every_row_of_the_fault_matrix_is_told", every_row_is_told));
+    #[cfg(feature = "mutants")]
+    cases.push(case("the_planted_faults_that_rows_are_about_are_noticed", planted_faults_are_noticed));
     for example in ["site-lost-and-home-again", "link-cut-moves-nothing", "witness-alone-decides-nothing"] {
         let path = root().join(format!("../../examples/scenarios/{example}.scenario"));
         cases.push(case(format!("example_{example}"), move || played(&path).map(|_| ())));
@@ -101,6 +103,24 @@ fn played(path: &Path) -> Result<Report, String> {
             Err(format!("{trace}line {}: {}\n  {}", fault.line, fault.text, fault.because))
         }
     }
+}
+
+/// Planted faults that a row of its own is about.
+#[cfg(feature = "mutants")]
+const PLANTED: [(&str, &str); 2] = [
+    ("row-06-site-can-not-hear", "detector.ignores_deafness"),
+    ("row-29-declared-lost-while-alive", "engine.lost_host_waits"),
+];
+
+#[cfg(feature = "mutants")]
+fn planted_faults_are_noticed() -> Outcome {
+    for (row, fault) in PLANTED {
+        let _planted = quorum::mutants::plant(fault);
+        if played(&root().join(row)).is_ok() && holds(&root().join(row)).is_ok() {
+            return Err(format!("{row} is told as ever with {fault}"));
+        }
+    }
+    Ok(())
 }
 
 fn holds(folder: &Path) -> Outcome {

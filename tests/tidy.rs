@@ -212,6 +212,16 @@ fn sleeping_tests(source: &Source) -> Vec<String> {
     vec![format!("{}: sleeps {found} times: wait for a condition with a limit", source.path)]
 }
 
+/// Faults that the source asks for and that the table in `tests/README.md` doesn't name.
+fn untold_faults(source: &Source, table: &str) -> Vec<String> {
+    if !source.path.contains("/src/") {
+        return Vec::new();
+    }
+    let asks = source.text.split("mutants::on(\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let untold = asks.filter(|fault| !table.contains(&format!("| `{fault}` |")));
+    untold.map(|fault| format!("{}: the fault {fault} has no row in tests/README.md", source.path)).collect()
+}
+
 fn holds(rule: fn(&Source) -> Vec<String>) {
     let complaints: Vec<String> = sources().iter().flat_map(rule).collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
@@ -253,8 +263,18 @@ fn no_test_sleeps() {
 }
 
 #[test]
+fn every_planted_fault_has_a_row_that_says_what_notices_it() {
+    let table = std::fs::read_to_string(root().join("tests/README.md")).expect("the table");
+    let untold: Vec<String> = sources().iter().flat_map(|source| untold_faults(source, &table)).collect();
+    assert!(untold.is_empty(), "{}", untold.join("\n"));
+}
+
+#[test]
 fn each_rule_can_fail() {
     let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+    let asks = source("agent/src/a.rs", "if mutants::on(\"a.b\") {}");
+    assert_eq!(untold_faults(&asks, "| `a.c` | `t` |").len(), 1);
+    assert_eq!(untold_faults(&asks, "| `a.b` | `t` |").len(), 0);
     assert_eq!(file_size(&source("a.rs", &"x\n".repeat(801))).len(), 1);
     let long = format!("fn f() {{\n{}}}\n", "    x();\n".repeat(70));
     assert_eq!(function_size(&source("a.rs", &long)).len(), 1);

@@ -4,6 +4,7 @@
 use super::bench::{PATIENCE, epoch, until};
 use super::pair::{BLOCK, Pair, SOURCE, STANDBY, VOLUME_BYTES, reign};
 use antipode::replication::record::{Record, RecordFile, Role};
+use antipode::replication::refusals::Refusals;
 use antipode::replication::resync::kept::KeptStore;
 use antipode::replication::resync::{CHUNK, Figures, ResyncError, Served, Serving, serve};
 use antipode::replication::{AcceptedLoss, ExportBegin, MirrorState, PromoteOrder, Replication, ReplicationError};
@@ -49,6 +50,7 @@ impl Return {
     /// The standby's agent at its end of `wire`.
     fn serve(&self, mut wire: DuplexStream) -> JoinHandle<Result<Served, ResyncError>> {
         let serving = Serving {
+            refusals: Refusals::of(&self.pair.place(STANDBY).runtime, "root"),
             path: self.pair.volume(STANDBY).path,
             record: record(&self.pair),
             kept: self.kept(),
@@ -224,4 +226,36 @@ async fn a_broken_wire_leaves_no_mirror_and_another_attempt_succeeds() {
         matches!(again.mirror_state(PATIENCE).await, Ok(MirrorState::Synced { pending_bytes: 0, .. }))
     })
     .await;
+}
+
+/// A copy that became a standby while its door was still open, and what becomes of a comparison with it.
+async fn resynced_as_a_standby() -> u8 {
+    let case = Return::new(&[3]).await;
+    case.open().await;
+    case.pair.nbd(STANDBY).mark_standby(reign(), Generation(2)).unwrap();
+    let (source, standby) = tokio::io::duplex(PIPE_BYTES);
+    let _serving = case.serve(standby);
+    let _outcome = case.resync(source).await;
+    case.pair.byte_at(STANDBY, 3)
+}
+
+#[tokio::test]
+async fn a_copy_that_passes_for_whole_is_not_written_chunk_by_chunk() {
+    assert_eq!(resynced_as_a_standby().await, 0xee);
+}
+
+#[tokio::test]
+#[cfg(feature = "mutants")]
+async fn a_resync_that_writes_where_it_should_not_is_noticed() {
+    {
+        let _planted = quorum::mutants::plant("data.replaces_in_a_standby");
+        assert_ne!(resynced_as_a_standby().await, 0xee);
+    }
+    let _planted = quorum::mutants::plant("data.nothing_kept");
+    let case = Return::new(&[3]).await;
+    case.open().await;
+    let (source, standby) = tokio::io::duplex(PIPE_BYTES);
+    let _serving = case.serve(standby);
+    case.resync(source).await.unwrap();
+    assert!(case.kept().list().unwrap().is_empty(), "what only the old side had is gone");
 }

@@ -1,6 +1,7 @@
 //! Every kind of plan, interrupted at every step, in every way: it ends, or names the person's next command.
 
 use crate::cluster::{Cluster, group, host, unsettled, until};
+use antipode::cli::names_a_command;
 use antipode::engine::{Answer, Move, Request};
 use antipode::sim::{Place, World};
 use quorum::id::{HostName, PlanId, VoterId};
@@ -173,7 +174,7 @@ fn verdict(world: &mut World, plan: PlanId) -> Result<(), String> {
     world.run_for(Duration::from_millis(200)).map_err(|violation| format!("{violation:?}"))?;
     let Some(Answer::Status(status)) = world.answers.get(&ticket) else { return Err("status isn't answered".into()) };
     let line = status.plans.iter().find(|line| line.id == plan.0).ok_or("status doesn't name the plan")?;
-    if line.next.starts_with("antipode ") {
+    if line.next.starts_with("antipode ") && names_a_command(&line.next) {
         return Ok(());
     }
     Err(format!("plan {plan} stays at {} ({}) and names no next command", line.step, line.state))

@@ -3,7 +3,8 @@
 use crate::aim::{self, Aim};
 use crate::cluster::{Cluster, Shape, spoiled, unsettled, until};
 use crate::faults::{self, Fault, Kind};
-use antipode::engine::{Matter, Order, Request};
+use antipode::cli::names_a_command;
+use antipode::engine::{Answer, Matter, Order, Request};
 use antipode::sim::{Random, Seen, Violation, World};
 use quorum::id::HostName;
 use std::collections::BTreeSet;
@@ -174,13 +175,15 @@ fn proven_and_off(world: &World) -> Vec<HostName> {
     world.hosts.iter().filter(|(host, at)| !at.is_powered() && is_proven(host)).map(|(host, _)| host.clone()).collect()
 }
 
-/// Where a machine can't be repaired by itself, status tells a person what to do.
+/// Where a machine can't be repaired by itself, status tells a person what to do, by commands that there are.
 fn has_next_command(world: &mut World) -> Result<bool, Failure> {
     let Some(leader) = world.leader().cloned() else { return Ok(spoiled(world) > 1) };
     let ticket = world.ask(&leader, Request::Status);
     world.run_for(Duration::from_millis(500)).map_err(Failure::Unsafe)?;
-    let status = world.answers.get(&ticket);
-    Ok(
-        matches!(status, Some(antipode::engine::Answer::Status(status)) if status.attention.iter().any(|line| !line.next.is_empty())),
-    )
+    let Some(Answer::Status(status)) = world.answers.get(&ticket) else { return Ok(false) };
+    let mut named = status.attention.iter().map(|line| line.next.as_str()).filter(|next| next.contains("antipode "));
+    if let Some(unknown) = named.clone().find(|next| !names_a_command(next)) {
+        return Err(Failure::Stuck(format!("status names a command that there isn't: {unknown:?}")));
+    }
+    Ok(named.next().is_some())
 }

@@ -157,6 +157,25 @@ impl Outcome {
     }
 }
 
+/// Whether a text for people names a command that there is: `antipode` and its verb, down to the last one.
+pub fn names_a_command(text: &str) -> bool {
+    text.match_indices("antipode ").any(|(at, name)| is_a_command(&text[at + name.len()..]))
+}
+
+fn is_a_command(words: &str) -> bool {
+    let root = Cli::command();
+    let mut command = &root;
+    for word in words.split_whitespace() {
+        let name = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        match command.find_subcommand(name) {
+            Some(verb) if verb.has_subcommands() => command = verb,
+            Some(_) => return true,
+            None => return false,
+        }
+    }
+    false
+}
+
 /// Parses the process's arguments, does what they say, and returns the exit status.
 pub fn main() -> ExitCode {
     let is_json = options::wants_json(std::env::args_os());
@@ -255,6 +274,25 @@ fn version(format: Format) -> String {
         Format::Json => {
             let (api_version, understands) = (crate::engine::API_VERSION, ::quorum::ledger::VERSION);
             format!("{}\n", json!({"api_version": api_version, "version": version, "understands": understands}))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_names_a_command_only_if_there_is_one() {
+        for text in
+            ["antipode quorum recover", "bring tk-1 back, or antipode failover erp --accept-loss", "`antipode status`"]
+        {
+            assert!(names_a_command(text), "{text}");
+        }
+        for text in
+            ["", "bring tk-1 back", "antipode", "antipode quorum", "antipode quorum mend", "antipode frobnicate erp"]
+        {
+            assert!(!names_a_command(text), "{text}");
         }
     }
 }

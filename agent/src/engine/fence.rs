@@ -21,6 +21,7 @@ use fencing::request::Stamp;
 use quorum::id::{HostName, TaskId};
 use quorum::ledger::{Command, FenceOutcome, FenceTask, Incarnation};
 use quorum::moment::Moment;
+use quorum::mutants;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -194,7 +195,8 @@ impl Engine {
                 (Some(_), _) => drop(self.fence.tasks.insert(task, Stage::Finished(FenceOutcome::Cancelled))),
             },
             Some(Stage::Running(whom, outcome)) => {
-                if let Some((_, because)) = &state.cancelled {
+                let called_off = state.cancelled.as_ref().filter(|_| !mutants::on("fence.called_off_goes_on"));
+                if let Some((_, because)) = called_off {
                     self.end_fencing(task, whom, (outcome.unwrap_or(FenceOutcome::Cancelled), because));
                 }
             }
@@ -236,7 +238,8 @@ impl Engine {
     /// Why it may not, for people.
     pub fn fence_permit(&self, task: TaskId) -> Result<Moment, String> {
         let state = self.ledger.tasks().get(&task).ok_or("the log knows the task no more")?;
-        if let Some((_, because)) = &state.cancelled {
+        let called_off = state.cancelled.as_ref().filter(|_| !mutants::on("fence.called_off_goes_on"));
+        if let Some((_, because)) = called_off {
             return Err(format!("the task was called off: {because}"));
         }
         if state.executors.get(&self.me.host) != Some(&None) {
@@ -252,7 +255,7 @@ impl Engine {
     /// The end of this host's own lease: who holds none may be on the minority's side of a partition.
     fn lease_until(&self) -> Result<Moment, String> {
         let none = "this host holds no lease: it may be on the minority's side, which never fences";
-        if quorum::mutants::on("fence.without_lease") {
+        if mutants::on("fence.without_lease") {
             return Ok(self.now.moment.plus(Duration::from_secs(60)));
         }
         self.my_incarnation().ok_or(none)?;

@@ -237,6 +237,11 @@ pub enum Sight {
         /// For how long.
         since: Duration,
     },
+    /// The mirror ended by itself: whatever the mode, no write waits for the standby now.
+    MirrorEnded {
+        /// For people.
+        because: String,
+    },
     /// How far the standby is behind.
     Lag {
         /// Age of the oldest write that it doesn't have; none while that was never seen.

@@ -191,6 +191,9 @@ impl Engine {
         }
         match &state.ticket {
             Some(ticket) if Some(&ticket.of) == me.as_ref() => self.owner_duty(group, state, &ticket.of),
+            Some(ticket) if ticket.of.host == self.me.host && mutants::on("engine.owns_by_name") && me.is_some() => {
+                self.owner_duty(group, state, me.as_ref().expect("just seen"))
+            }
             // Until the new owner runs, this copy may still be the one to go back to: nothing may write to it.
             Some(ticket) if self.owned_last(state, ticket) => {
                 Duty::Former(FormerDuty { epoch: ticket.epoch, generation: state.generation })

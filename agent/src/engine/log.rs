@@ -60,7 +60,17 @@ pub fn encode_ledger(ledger: &Ledger) -> Result<Vec<u8>, codec::EncodeError> {
 /// # Errors
 /// [`DecodeError`] if it isn't one of this version.
 pub fn decode_ledger(bytes: &[u8]) -> Result<Ledger, DecodeError> {
-    codec::decode(LEDGER_VERSION, bytes, quorum::replica::wire::SNAPSHOT_BYTES_MAX)
+    codec::decode(LEDGER_VERSION, bytes, quorum::replica::wire::SNAPSHOT_BYTES_MAX).map(remembered)
+}
+
+#[cfg(not(feature = "mutants"))]
+fn remembered(ledger: Ledger) -> Ledger {
+    ledger
+}
+
+#[cfg(feature = "mutants")]
+fn remembered(ledger: Ledger) -> Ledger {
+    if mutants::on("engine.snapshot_forgets_ends") { ledger.without_ends() } else { ledger }
 }
 
 /// How far this agent follows the log, and whether it is far enough to act.

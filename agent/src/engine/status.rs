@@ -5,7 +5,9 @@
 use super::core::Engine;
 use crate::detector::Judgement;
 use quorum::id::{GroupName, HostName};
-use quorum::ledger::{Ended, FreezeScope, GroupState, Initiator, PlanState, StepKind, StepState, TicketState, Tier};
+use quorum::ledger::{
+    CopyCheck, Ended, FreezeScope, GroupState, Initiator, PlanState, StepKind, StepState, TicketState, Tier,
+};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -422,7 +424,7 @@ impl Engine {
         let owner = ticket.map(|ticket| &ticket.of.host);
         let spec = self.ledger.group_spec(group).filter(|spec| !spec.volumes.is_empty());
         let others = spec.into_iter().flat_map(|spec| spec.hosts()).filter(|host| Some(*host) != owner);
-        let losses = others.filter_map(|host| self.expected_loss(group, state?, host));
+        let losses = others.filter_map(|host| self.expected_loss((group, state?), host, CopyCheck::Agrees));
         DataLine {
             generation: state.map(|state| state.generation.0).unwrap_or_default(),
             lag_ms: lag.map(millis),

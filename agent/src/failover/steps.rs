@@ -2,6 +2,7 @@
 
 use quorum::id::HostName;
 use quorum::ledger::{PlanKind, Step, StepKind};
+use quorum::mutants;
 use std::time::Duration;
 
 /// Who takes part in a plan.
@@ -41,6 +42,10 @@ pub fn steps(kind: PlanKind, route: &Route) -> Vec<Step> {
     let stop = route.from.as_ref().map(|from| at(StepKind::Stop, from, STOP));
     let mut steps = Vec::new();
     match kind {
+        PlanKind::Drill if mutants::on("engine.drills_for_real") => {
+            steps.push(leader(StepKind::Preflight, LOCAL));
+            steps.extend(stop);
+        }
         PlanKind::Failover | PlanKind::Restart => {
             steps.push(leader(StepKind::AwaitEvidence, EVIDENCE));
             steps.extend(route.needs_approval.then(|| leader(StepKind::AwaitApproval, APPROVAL)));

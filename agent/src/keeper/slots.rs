@@ -292,6 +292,16 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "mutants")]
+    fn a_torn_write_that_is_read_is_noticed() {
+        let mut pair = pair();
+        pair.writer.write(b"what was agreed");
+        pair.writer.mapping.slot(1)[2].fetch_xor(1, Ordering::Relaxed);
+        let _planted = mutants::plant("keeper.reads_torn");
+        assert!(matches!(pair.reader.read(), Ok(torn) if torn != b"what was agreed"));
+    }
+
+    #[test]
     fn a_file_of_another_layout_is_torn_until_a_writer_makes_it_anew() {
         let mut pair = pair();
         pair.writer.write(b"old");

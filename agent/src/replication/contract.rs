@@ -31,6 +31,7 @@ pub trait Bench: Sync {
 const REIGN: Epoch = Epoch(41);
 const BEFORE: Epoch = Epoch(40);
 const NEXT: Epoch = Epoch(42);
+const AFTER: Epoch = Epoch(43);
 const FIRST: Generation = Generation(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -45,7 +46,8 @@ pub async fn check(bench: &dyn Bench) -> Result<(), String> {
     a_new_driver_finds_the_mirror(bench).await?;
     a_release_ends_the_mirror(bench).await?;
     an_older_source_is_refused(bench).await?;
-    a_promotion_checks_what_the_copy_is(bench).await
+    a_promotion_checks_what_the_copy_is(bench).await?;
+    an_older_source_finds_nothing(bench).await
 }
 
 fn claim(holds: bool, claim: &str, seen: &dyn Debug) -> Result<(), String> {
@@ -88,12 +90,17 @@ async fn an_export_makes_the_copy_a_mixture(bench: &dyn Bench) -> Result<(), Str
     let opened = standby.open_export(&bench.export(REIGN, ExportBegin::Continue)).await;
     claim(opened.is_err(), "a copy that isn't a standby can't continue as one", &opened)?;
     for claimed in ["an export opens", "opening it twice succeeds"] {
+        let promoted = standby.promote(&order(Generation(0), BEFORE, AcceptedLoss::Nothing)).await;
+        claim(promoted.is_err(), "a mixture, and a copy that was never used, isn't promoted", &promoted)?;
         let opened = standby.open_export(&bench.export(REIGN, ExportBegin::Afresh)).await;
         claim(opened.is_ok(), claimed, &opened)?;
     }
     claim(role_of(standby.as_ref())? == Some(Role::Syncing), "from then on it is a mixture", &standby.record())?;
-    let marked = standby.mark_standby(BEFORE, FIRST);
-    claim(marked.is_err(), "a word from an older epoch doesn't make it a standby", &marked)
+    for other in [BEFORE, NEXT] {
+        let marked = standby.mark_standby(other, FIRST);
+        claim(marked.is_err(), "a word from another epoch doesn't make it a standby", &marked)?;
+    }
+    Ok(())
 }
 
 async fn a_mirror_brings_everything(bench: &dyn Bench) -> Result<(), String> {
@@ -144,7 +151,13 @@ async fn a_release_ends_the_mirror(bench: &dyn Bench) -> Result<(), String> {
         claim(advanced.is_ok(), claimed, &advanced)?;
     }
     let back = source.advance(REIGN, FIRST);
-    claim(back.is_err(), "a generation doesn't go back", &back)
+    claim(back.is_err(), "a generation doesn't go back", &back)?;
+    let standby = bench.standby();
+    let opened = standby.open_export(&bench.export(REIGN, ExportBegin::Afresh)).await;
+    claim(opened.is_ok(), "a standby opens afresh", &opened)?;
+    let is_mixture = role_of(standby.as_ref())? == Some(Role::Syncing);
+    claim(is_mixture, "a standby that is opened afresh is a mixture", &standby.record())?;
+    standby.mark_standby(REIGN, FIRST).map_err(|error| error.to_string())
 }
 
 async fn an_older_source_is_refused(bench: &dyn Bench) -> Result<(), String> {
@@ -158,10 +171,15 @@ async fn an_older_source_is_refused(bench: &dyn Bench) -> Result<(), String> {
     Ok(())
 }
 
+fn order(generation: Generation, not_before: Epoch, accepted: AcceptedLoss) -> PromoteOrder {
+    PromoteOrder { epoch: NEXT, generation, not_before, accepted }
+}
+
 async fn a_promotion_checks_what_the_copy_is(bench: &dyn Bench) -> Result<(), String> {
     let standby = bench.standby();
-    let order = |generation, not_before, accepted| PromoteOrder { epoch: NEXT, generation, not_before, accepted };
+    let older = PromoteOrder { epoch: BEFORE, ..order(FIRST, BEFORE, AcceptedLoss::Nothing) };
     let refusals = [
+        (older, "a grant of an older epoch opens nothing"),
         (order(Generation(2), REIGN, AcceptedLoss::Nothing), "a copy of an older generation isn't promoted"),
         (order(FIRST, NEXT, AcceptedLoss::Nothing), "a copy of an older reign isn't promoted"),
         (
@@ -185,4 +203,12 @@ async fn a_promotion_checks_what_the_copy_is(bench: &dyn Bench) -> Result<(), St
     claim(role_of(standby.as_ref())? == Some(Role::Source), "a promoted copy is the source", &standby.record())?;
     let opened = standby.open_export(&bench.export(REIGN, ExportBegin::Afresh)).await;
     claim(matches!(opened, Err(ReplicationError::Refused { .. })), "the old source stays out", &opened)
+}
+
+/// What a source asks for names its epoch, so that one of an older epoch finds nothing, even where it is let in.
+async fn an_older_source_finds_nothing(bench: &dyn Bench) -> Result<(), String> {
+    let opened = bench.standby().open_export(&bench.export(AFTER, ExportBegin::Afresh)).await;
+    claim(opened.is_ok(), "a source can become a standby", &opened)?;
+    let started = bench.source().start_mirror(&bench.mirror(REIGN, MirrorBegin::Whole)).await;
+    claim(started.is_err(), "an older source finds nothing that it knows", &started)
 }

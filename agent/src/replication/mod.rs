@@ -18,6 +18,7 @@
 pub mod contract;
 pub mod nbd;
 pub mod record;
+pub mod refusals;
 pub mod resync;
 
 use crate::workload::Doing;

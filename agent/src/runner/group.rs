@@ -23,6 +23,8 @@ pub struct GroupRunner {
     /// What was seen of the workload; `None`: look first.
     pub(super) seen: Option<Found>,
     pub(super) busy: Option<(WorkId, Work)>,
+    /// Somebody wants to know what is here now, also while something waits to be tried again.
+    is_asked: bool,
     pub(super) failures: u32,
     pub(super) retry_at: Option<Moment>,
     pub(super) because: String,
@@ -38,6 +40,8 @@ pub struct GroupRunner {
     /// Whether writes wait for that mirror.
     pub(super) mirror_waits: bool,
     pub(super) mirror_away: Option<Moment>,
+    /// That mirror is gone, so nothing waits for it.
+    pub(super) mirror_ended: bool,
     pub(super) release: Option<Epoch>,
     /// How far the copy was behind, and when that was seen.
     pub(super) lag: Option<(Duration, Moment)>,
@@ -84,7 +88,7 @@ impl GroupRunner {
 
     /// Look again before anything else.
     pub fn look_again(&mut self) {
-        self.seen = None;
+        (self.seen, self.is_asked) = (None, true);
     }
 
     /// A person asked for another attempt.
@@ -97,7 +101,12 @@ impl GroupRunner {
     pub fn on_detached(&mut self, epoch: Epoch) {
         self.release = Some(epoch);
         self.mirrored = None;
-        self.mirror_away = None;
+        self.mirror_is_back();
+    }
+
+    /// Nothing is known to be wrong with the mirror.
+    pub(super) fn mirror_is_back(&mut self) {
+        (self.mirror_away, self.mirror_ended) = (None, false);
     }
 
     /// When [`GroupRunner::step`] wants to be called although nothing happened.
@@ -121,8 +130,12 @@ impl GroupRunner {
             Sight::MirrorAway { since } => {
                 self.mirror_away.get_or_insert(now.minus(*since));
             }
+            Sight::MirrorEnded { .. } => {
+                self.mirror_away.get_or_insert(now);
+                self.mirror_ended = true;
+            }
             Sight::Lag { behind, .. } => {
-                self.mirror_away = None;
+                self.mirror_is_back();
                 self.lag = behind.map(|behind| (behind, now)).or(self.lag);
             }
             Sight::Kept { .. } => {}
@@ -203,7 +216,8 @@ impl GroupRunner {
             }
             Work::Start { .. } => {
                 // A new instance has no mirror and nothing that waits for one.
-                (self.seen, self.mirrored, self.mirror_away, self.release) = (None, None, None, None);
+                (self.seen, self.mirrored, self.release) = (None, None, None);
+                self.mirror_is_back();
             }
             Work::Kill => self.seen = None,
             Work::Announce { epoch } => self.announced = Some(*epoch),
@@ -217,7 +231,8 @@ impl GroupRunner {
             Work::Mirror { epoch, standby, waits, .. } => {
                 (self.mirrored, self.mirror_waits) = (Some((*epoch, standby.clone())), *waits);
                 // What was seen of another mirror says nothing about this one.
-                (self.mirror_away, self.lag, self.attested) = (None, None, None);
+                (self.lag, self.attested) = (None, None);
+                self.mirror_is_back();
             }
             Work::ReleaseWrites { .. } => self.release = None,
             Work::RecordGeneration { generation, .. } => (self.recorded, self.is_marked) = (Some(*generation), true),
@@ -241,9 +256,12 @@ impl GroupRunner {
         }
         if self.retry_at.is_some_and(|at| !now.either_reached(at)) {
             self.say_detached(now, duty, &mut acts);
+            if std::mem::take(&mut self.is_asked) && self.seen.is_none() {
+                self.order(Work::Observe, &mut acts);
+            }
             return acts;
         }
-        self.retry_at = None;
+        (self.retry_at, self.is_asked) = (None, false);
         let Some(found) = self.seen.clone() else {
             self.order(Work::Observe, &mut acts);
             return acts;
@@ -272,12 +290,28 @@ impl GroupRunner {
 
     /// Ends the mirror's absence by asking the ledger to go on without it.
     pub(super) fn detach_if_away(&mut self, now: Moment, duty: &super::OwnerDuty, acts: &mut Vec<Act>) {
-        let away_long = self.mirror_away.is_some_and(|at| now.held_since(at) >= DETACH_AFTER);
-        if !away_long || duty.in_sync.is_empty() || duty.is_stopped {
+        // A mirror that ended keeps nothing waiting: what is answered now is missing at a copy that counts.
+        let away_long = self.mirror_away.is_some_and(|at| self.mirror_ended || now.held_since(at) >= DETACH_AFTER);
+        if !away_long || duty.is_stopped {
+            return;
+        }
+        if duty.in_sync.is_empty() {
+            self.count_on_what_waits(now, duty, acts);
             return;
         }
         self.because = "the mirror is away; writes wait until the detachment is committed".into();
         self.say_others_left(now, duty, acts);
+    }
+
+    /// Writes wait for a copy on which the ledger doesn't count: the word that it has everything was lost, as the mirror
+    /// was. It still has everything that was answered, so that is said again, and then it can be detached. To let the
+    /// writes go at once would be wrong: the first word may still be under way, and count on the copy afterwards.
+    fn count_on_what_waits(&mut self, now: Moment, duty: &super::OwnerDuty, acts: &mut Vec<Act>) {
+        let waits = self.mirror_waits && !self.mirror_ended && !mutants::on("runner.waits_uncounted");
+        let begun = self.mirrored.as_ref().filter(|(epoch, _)| waits && *epoch == duty.epoch);
+        let Some((epoch, copy)) = begun.cloned() else { return };
+        self.because = format!("writes wait for {copy}, whose mirror is away before its copy was counted on");
+        self.say(now, Saying::InSync { epoch, copy, generation: duty.generation }, acts);
     }
 
     /// No other copy has everything from here on.
@@ -311,7 +345,8 @@ impl GroupRunner {
         if !self.is_cleared(found, acts) {
             return;
         }
-        if let Some((recorded, counted)) = self.recorded.zip(duty.in_sync).filter(|(mine, theirs)| mine > theirs) {
+        let ahead = self.recorded.zip(duty.in_sync).filter(|(mine, theirs)| mine > theirs);
+        if let Some((recorded, counted)) = ahead.filter(|_| !mutants::on("runner.overwrites_ahead")) {
             // It has something that the log doesn't know of. Its own word is left as it is: the gate holds such a copy.
             self.because = format!(
                 "this copy says generation {recorded}, the log counts on {counted}: nothing is written over it"

@@ -38,7 +38,7 @@ impl GroupRunner {
     }
 
     fn stay_stopped(&mut self, duty: &OwnerDuty, found: &Found, acts: &mut Vec<Act>) {
-        if found.workload != Presence::Absent {
+        if found.workload != Presence::Absent && !mutants::on("runner.says_stopped_running") {
             self.order(Work::Kill, acts);
         } else if self.is_behind(duty) && !mutants::on("runner.stays_one_behind") {
             // It is granted back only if its copy says what the ledger says; nothing was answered in between.
@@ -60,7 +60,12 @@ impl GroupRunner {
             self.stopped = Some((duty.epoch, true, true));
         }
         let already = self.stopped.filter(|(epoch, ..)| *epoch == duty.epoch);
-        match (already, found.workload) {
+        let (already, workload) = if mutants::on("runner.says_stopped_running") {
+            (Some((duty.epoch, true, false)), Presence::Absent)
+        } else {
+            (already, found.workload)
+        };
+        match (already, workload) {
             (Some((epoch, is_drained, untouched)), Presence::Absent) => {
                 let mut drained = if is_drained { duty.in_sync.clone() } else { Vec::new() };
                 // A copy for which no write waited has everything now.
@@ -109,11 +114,14 @@ impl GroupRunner {
     }
 
     fn serve(&mut self, now: Moment, duty: &OwnerDuty, acts: &mut Vec<Act>) {
+        if mutants::on("runner.releases_unasked") && self.mirror_away.is_some() {
+            self.on_detached(duty.epoch);
+        }
         if self.release == Some(duty.epoch) {
             // Recorded before a write is answered that no other copy has: a crash in between would leave a copy that
             // calls itself older than it is.
             let (epoch, generation) = (duty.epoch, duty.generation);
-            let work = if self.is_behind(duty) {
+            let work = if self.is_behind(duty) && !mutants::on("runner.releases_before_record") {
                 Work::RecordGeneration { epoch, generation }
             } else {
                 Work::ReleaseWrites { epoch }
@@ -138,13 +146,18 @@ impl GroupRunner {
 
     fn mirror(&mut self, now: Moment, duty: &OwnerDuty, acts: &mut Vec<Act>) {
         let waits = duty.attest_every.is_none();
-        if !waits && !duty.in_sync.is_empty() {
+        if !waits && !duty.in_sync.is_empty() && !mutants::on("runner.stops_waiting_first") {
             // A copy got every write so far, and by the spec in force writes don't wait for it any more.
             self.because = "the other copies leave the in-sync set before writes stop waiting for them".into();
             self.say_others_left(now, duty, acts);
             return;
         }
         let Some(standby) = duty.mirror_to.clone() else { return };
+        if self.mirror_ended && self.mirror_away.is_some_and(|at| now.held_since(at) >= MIRROR_ANEW) {
+            // Nobody counts on that copy, or the mirror would be detached by now.
+            self.mirrored = None;
+            self.mirror_is_back();
+        }
         let is_begun = self.mirrored.as_ref() == Some(&(duty.epoch, standby.clone()));
         if is_begun && self.mirror_waits != waits {
             // Begun under another spec: it is ended and begun anew, and nothing is said of it meanwhile.
@@ -165,7 +178,8 @@ impl GroupRunner {
     fn attest(&mut self, now: Moment, (duty, copy): (&OwnerDuty, HostName), every: Duration, acts: &mut Vec<Act>) {
         if self.mirror_away.is_some_and(|at| now.held_since(at) >= MIRROR_ANEW) {
             // Nothing waits for it, so nobody has to be asked before it is begun anew.
-            (self.mirrored, self.mirror_away) = (None, None);
+            self.mirrored = None;
+            self.mirror_is_back();
             return;
         }
         let (epoch, generation) = (duty.epoch, duty.generation);
@@ -281,5 +295,132 @@ mod tests {
         let acts = runner.step(at(20), &duty, &MayStart::Yes);
         let begun = |act: &Act| matches!(act, Act::Work(_, Work::Mirror { waits: true, .. }));
         assert!(acts.iter().any(begun), "{acts:?}");
+    }
+
+    /// As [`following`], with a mirror for which writes wait, and on whose copy the ledger counts as told.
+    fn waiting(in_sync: &[&str]) -> (GroupRunner, Duty) {
+        let (mut runner, mut duty) = following();
+        runner.mirror_waits = true;
+        let owner = owner(&mut duty);
+        owner.attest_every = None;
+        owner.in_sync = in_sync.iter().map(|host| host.parse().unwrap()).collect();
+        (runner, duty)
+    }
+
+    fn away() -> Sight {
+        Sight::MirrorAway { since: Duration::ZERO }
+    }
+
+    fn ended() -> Sight {
+        Sight::MirrorEnded { because: "No space left on device".into() }
+    }
+
+    /// What is said and done when the mirror went away before the ledger counted on its copy, and then counts on it.
+    fn let_go() -> (Vec<Act>, Vec<Act>) {
+        let (mut runner, mut duty) = waiting(&[]);
+        runner.sight(at(0), &away());
+        assert_eq!(runner.step(at(500), &duty, &MayStart::Yes), [], "a lost packet costs nothing");
+        // The plan that wanted the copy may be over by then.
+        owner(&mut duty).mirror_to = None;
+        let first = runner.step(at(1_100), &duty, &MayStart::Yes);
+        owner(&mut duty).in_sync = vec!["os-1".parse().unwrap()];
+        (first, runner.step(at(1_200), &duty, &MayStart::Yes))
+    }
+
+    #[test]
+    fn writes_that_wait_for_a_copy_on_which_nobody_counts_are_let_go_through_the_log() {
+        let (first, then) = let_go();
+        assert!(matches!(first.as_slice(), [Act::Say(Saying::InSync { .. })]), "{first:?}");
+        assert!(matches!(then.as_slice(), [Act::Say(Saying::Detached { .. })]), "{then:?}");
+    }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn writes_that_wait_for_a_copy_on_which_nobody_counts_are_noticed_to_wait_for_ever() {
+        let _planted = mutants::plant("runner.waits_uncounted");
+        assert_eq!(let_go().0, []);
+    }
+
+    #[test]
+    fn a_mirror_that_ended_is_detached_at_once_and_never_passes_for_in_sync() {
+        let (mut runner, duty) = waiting(&["os-1"]);
+        runner.sight(at(0), &ended());
+        let acts = runner.step(at(1), &duty, &MayStart::Yes);
+        assert!(matches!(acts.as_slice(), [Act::Say(Saying::Detached { .. })]), "{acts:?}");
+        // On one that nobody counts on nothing waits: it is begun anew after a while.
+        let (mut runner, duty) = waiting(&[]);
+        runner.sight(at(0), &ended());
+        assert_eq!(runner.step(at(1_100), &duty, &MayStart::Yes), []);
+        let acts = runner.step(at(10_100), &duty, &MayStart::Yes);
+        assert!(acts.iter().any(|act| matches!(act, Act::Work(_, Work::Mirror { counts: false, .. }))), "{acts:?}");
+    }
+
+    /// The work that follows a committed detachment.
+    fn after_detached() -> Vec<Work> {
+        let (mut runner, mut duty) = waiting(&[]);
+        owner(&mut duty).generation = Generation(4);
+        runner.on_detached(Epoch(7));
+        let mut done = Vec::new();
+        for ms in 0..2 {
+            let acts = runner.step(at(ms), &duty, &MayStart::Yes);
+            let work = acts.into_iter().find_map(|act| match act {
+                Act::Work(id, work) => Some((id, work)),
+                Act::Overtaken | Act::Say(_) => None,
+            });
+            let (id, work) = work.expect("something to do");
+            runner.report(at(ms), id, crate::engine::Report::Done { detail: String::new() });
+            done.push(work);
+        }
+        done
+    }
+
+    #[test]
+    fn a_copy_says_its_new_generation_before_a_write_is_answered_that_no_other_has() {
+        let done = after_detached();
+        let [Work::RecordGeneration { generation, .. }, Work::ReleaseWrites { .. }] = done.as_slice() else {
+            panic!("{done:?}")
+        };
+        assert_eq!(*generation, Generation(4));
+    }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn writes_released_before_the_copy_says_its_generation_are_noticed() {
+        let _planted = mutants::plant("runner.releases_before_record");
+        assert!(matches!(after_detached().first(), Some(Work::ReleaseWrites { .. })));
+    }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn writes_that_stop_waiting_for_a_copy_that_still_counts_are_noticed() {
+        let _planted = mutants::plant("runner.stops_waiting_first");
+        let (mut runner, mut duty) = following();
+        runner.mirror_waits = true;
+        owner(&mut duty).in_sync = vec!["os-1".parse().unwrap()];
+        let acts = runner.step(at(0), &duty, &MayStart::Yes);
+        assert!(matches!(acts.as_slice(), [Act::Work(_, Work::ReleaseWrites { .. })]), "{acts:?}");
+    }
+
+    /// What the last owner of a group orders for its copy, which says so much less than the ledger counts.
+    fn as_the_former(behind: u64) -> Vec<Act> {
+        let (mut runner, _) = following();
+        runner.seen = Some(Found { workload: Presence::Absent, copy: None });
+        runner.recorded = Some(Generation(5 - behind));
+        let duty = crate::runner::FormerDuty { epoch: Epoch(7), generation: Generation(5) };
+        runner.step(at(0), &Duty::Former(duty), &MayStart::No(String::new()))
+    }
+
+    #[test]
+    fn a_copy_that_is_one_generation_behind_its_own_detachment_says_what_it_is() {
+        let acts = as_the_former(1);
+        assert!(matches!(acts.as_slice(), [Act::Work(_, Work::RecordGeneration { .. })]), "{acts:?}");
+        assert_eq!(as_the_former(2), [], "that is another one's doing");
+    }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn a_copy_that_stays_one_generation_behind_is_noticed() {
+        let _planted = mutants::plant("runner.stays_one_behind");
+        assert_eq!(as_the_former(1), []);
     }
 }

@@ -2,14 +2,19 @@
 //!
 //! A workload writes all the time. Without a mirror its owner's disk answers; with one, a write is answered when both
 //! copies have it, and while the mirror can't be reached nothing is answered (one write lies on the owner's copy,
-//! unanswered). Nothing is counted per write: [`World::flow`] adds the time since it was called last, before anything
+//! unanswered). A mirror for which no write waits has everything while it is reached, and catches up when it is reached
+//! again. Nothing is counted per write: [`World::flow`] adds the time since it was called last, before anything
 //! changes that decides who writes where.
 
 use super::place::Writes;
-use super::world::World;
+use super::world::{Happening, World};
 use crate::engine::{Input, Sight};
 use quorum::id::{Epoch, GroupName, HostName};
+use quorum::mutants;
 use std::time::Duration;
+
+/// How often a mirror for which no write waits is looked at.
+const MEASURED_EVERY_NS: u64 = 500_000_000;
 
 /// Who writes where since the account was last brought up to date.
 struct Writer {
@@ -19,7 +24,9 @@ struct Writer {
     /// The copy that must have it, too.
     standby: Option<HostName>,
     /// Whether that copy takes it.
-    is_answered: bool,
+    is_taken: bool,
+    /// Whether a write is answered only when it does.
+    waits: bool,
 }
 
 impl World {
@@ -43,8 +50,9 @@ impl World {
             for (group, place) in &host.places {
                 let (Some(epoch), Some(_)) = (place.running, &place.volume) else { continue };
                 let standby = place.mirror.clone();
-                let is_answered = standby.as_ref().is_none_or(|standby| self.takes(owner, standby, (group, epoch)));
-                writers.push(Writer { group: group.clone(), owner: owner.clone(), epoch, standby, is_answered });
+                let is_taken = standby.as_ref().is_none_or(|standby| self.takes(owner, standby, (group, epoch)));
+                let (group, owner, waits) = (group.clone(), owner.clone(), !place.is_mirror_behind);
+                writers.push(Writer { group, owner, epoch, standby, is_taken, waits });
             }
         }
         writers
@@ -61,8 +69,8 @@ impl World {
     }
 
     fn write(&mut self, writer: &Writer, span_ns: u64) {
-        let Writer { group, owner, epoch, standby, is_answered } = writer;
-        if !is_answered {
+        let Writer { group, owner, epoch, standby, is_taken, waits } = writer;
+        if !is_taken && *waits {
             let place = self.place_mut(owner, group);
             if !place.unanswered
                 && let Some(volume) = &mut place.volume
@@ -81,7 +89,7 @@ impl World {
         if let Some(before) = writes {
             self.oracle.acknowledged(group, (*epoch, span_ns), &before);
         }
-        if let Some(standby) = standby
+        if let Some(standby) = standby.as_ref().filter(|_| *is_taken)
             && let Some(volume) = &mut self.place_mut(standby, group).volume
         {
             // What waited for it has been answered, too.
@@ -115,6 +123,7 @@ impl World {
             let key = (owner.clone(), group.clone());
             let sight = if is_back {
                 self.mirrors_away.remove(&key);
+                self.mirror_catches_up(&owner, &group);
                 Sight::Lag { behind: Some(Duration::ZERO), bytes: 0 }
             } else {
                 self.mirrors_away.insert(key);
@@ -122,5 +131,51 @@ impl World {
             };
             self.tell(&owner, Input::Seen { group, sight });
         }
+    }
+
+    /// A mirror for which no write waited takes what it missed.
+    fn mirror_catches_up(&mut self, owner: &HostName, group: &GroupName) {
+        let place = self.place_mut(owner, group);
+        let Some(standby) = place.mirror.clone().filter(|_| place.is_mirror_behind) else { return };
+        let writes = self.written(owner, group);
+        if let Some(volume) = &mut self.place_mut(&standby, group).volume {
+            volume.writes = writes;
+        }
+    }
+
+    /// A mirror for which no write waits is looked at regularly.
+    pub(super) fn mirror_is_measured(&mut self, owner: &HostName, group: &GroupName) {
+        let place = self.place_mut(owner, group);
+        let (Some(epoch), Some(standby)) = (place.running, place.mirror.clone().filter(|_| place.is_mirror_behind))
+        else {
+            return;
+        };
+        if self.takes(owner, &standby, (group, epoch)) {
+            let sight = Sight::Lag { behind: Some(Duration::ZERO), bytes: 0 };
+            self.tell(owner, Input::Seen { group: group.clone(), sight });
+        }
+        self.measure_later(owner, group);
+    }
+
+    pub(super) fn measure_later(&mut self, owner: &HostName, group: &GroupName) {
+        self.at(self.now_ns + MEASURED_EVERY_NS, Happening::MirrorMeasured(owner.clone(), group.clone()));
+    }
+
+    /// The standby of `group` answers a write with an error: the mirror ends, and the owner's writes are answered without
+    /// it from now on. What the standby's driver knows of it, its copy says of itself.
+    pub fn refuse_write(&mut self, owner: &HostName, group: &GroupName) {
+        self.flow();
+        let place = self.place_mut(owner, group);
+        let Some(standby) = place.mirror.take() else { return };
+        place.unanswered = false;
+        self.note(Some(&standby), format!("a write of {group} is refused"));
+        if let Some(volume) = &mut self.place_mut(&standby, group).volume
+            && !mutants::on("data.refused_write_ignored")
+        {
+            volume.has_refused = true;
+        }
+        self.mirrors_away.remove(&(owner.clone(), group.clone()));
+        let sight = Sight::MirrorEnded { because: "No space left on device".into() };
+        self.tell(owner, Input::Seen { group: group.clone(), sight });
     }
 }

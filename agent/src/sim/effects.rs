@@ -10,6 +10,7 @@ use crate::engine::{Effect, Engine, Input, Now, Report, Work, WorkId};
 use crate::heartbeat::Datagram;
 use quorum::id::{Epoch, GroupName, HostName};
 use quorum::lease;
+use quorum::mutants;
 use quorum::replica::{Entry, EntryKind, SnapshotWrite, Write};
 
 /// How long the played disk takes to flush.
@@ -61,6 +62,9 @@ impl World {
         let clock = boot.clock;
         let Some(agent) = boot.agent.as_mut() else { return };
         let process = agent.number;
+        if let Input::Operator { ticket, request, .. } = &input {
+            self.oracle.asked(*ticket, request, agent.engine.ledger());
+        }
         let effects = agent.engine.step(Now { moment, wall_ms }, input);
         let deadline = agent.engine.deadline();
         if let Some(deadline) = deadline {
@@ -129,6 +133,7 @@ impl World {
             }
             Effect::Overtaken { group } => self.overtaken(name, &group),
             Effect::Answer { ticket, answer } => {
+                self.oracle.answered(ticket, &answer);
                 self.answers.insert(ticket, *answer);
             }
             Effect::Event(event) => {
@@ -234,7 +239,9 @@ impl World {
     fn work_done(&mut self, name: &HostName, group: &GroupName, work: &Work) -> Report {
         self.flow();
         let report = match work {
-            Work::Mirror { epoch, standby, .. } => self.mirror(name, group, (*epoch, standby)),
+            Work::Mirror { epoch, standby, counts, waits } => {
+                self.mirror(name, group, (*epoch, standby, *counts, *waits))
+            }
             Work::Start { .. } if self.hosts[name].boot.as_ref().is_none_or(|boot| boot.slice_frozen) => {
                 Report::Failed { because: "the slice is frozen".into() }
             }
@@ -258,7 +265,18 @@ impl World {
 
     /// A mirror comes up if the standby's copy is open to this owner and epoch and can be reached: from then on it has
     /// what the owner's copy has, and every write waits for it.
-    fn mirror(&mut self, owner: &HostName, group: &GroupName, (epoch, standby): (Epoch, &HostName)) -> Report {
+    fn mirror(
+        &mut self,
+        owner: &HostName,
+        group: &GroupName,
+        (epoch, standby, counts, waits): (Epoch, &HostName, bool, bool),
+    ) -> Report {
+        let is_there = self.place_mut(owner, group).mirror.as_ref() == Some(standby);
+        if counts && !is_there && !mutants::on("data.counted_mirror_begun") {
+            return Report::Failed {
+                because: format!("the mirror to {standby}, on whose copy the ledger counts, is gone"),
+            };
+        }
         if !self.takes(owner, standby, (group, epoch)) {
             return Report::Failed { because: format!("the export at {standby} can't be reached for epoch {epoch}") };
         }
@@ -268,9 +286,14 @@ impl World {
             return Report::Failed { because: "nothing of this epoch runs here".into() };
         }
         place.mirror = Some(standby.clone());
+        place.is_mirror_behind = !waits;
         place.unanswered = false;
         if let Some(volume) = &mut self.place_mut(standby, group).volume {
-            volume.writes = writes;
+            // Everything was compared.
+            (volume.writes, volume.has_refused) = (writes, false);
+        }
+        if !waits {
+            self.measure_later(owner, group);
         }
         Report::Done { detail: "mirrored".into() }
     }

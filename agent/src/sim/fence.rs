@@ -182,6 +182,9 @@ impl World {
         let permit = permit.and_then(|until| {
             if now.either_reached(until) { Err("this host's lease ran out".to_owned()) } else { Ok(()) }
         });
+        if act == Act::Off && permit.is_ok() {
+            self.shoots(at);
+        }
         let happening = match (act, permit) {
             (Act::Off, Err(because)) => {
                 let answer = Answer::Off(Err(Trouble::Overtaken { because }));
@@ -190,6 +193,20 @@ impl World {
             (Act::Off | Act::Read, _) => FenceHappening::Called { at: at.clone(), call, device, act },
         };
         self.at(self.now_ns + nanos(CALL / 2), Happening::Fence(happening));
+    }
+
+    /// An executor calls a device: by what it has applied itself, the task isn't called off, and its target is lost (I13).
+    fn shoots(&mut self, at: &Executing) {
+        let Some(ledger) = self.hosts[&at.host].engine().map(crate::engine::Engine::ledger) else { return };
+        let why = match ledger.tasks().get(&at.task) {
+            None => Some("which its log doesn't know".to_owned()),
+            Some(task) if task.cancelled.is_some() => Some("which its log calls off".to_owned()),
+            Some(task) if !ledger.is_ended(&task.of) => Some(format!("whose target {} its log has admitted", task.of)),
+            Some(_) => None,
+        };
+        if let Some(why) = why {
+            self.oracle.breaks("I13", format!("{} calls a device for task {}, {why}", at.host, at.task));
+        }
     }
 
     /// A call has reached the device.

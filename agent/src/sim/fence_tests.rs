@@ -578,6 +578,46 @@ mod guards_are_watched {
     }
 
     #[test]
+    fn a_task_that_goes_on_though_it_was_called_off_is_seen_to_shoot() {
+        let _planted = plant("fence.called_off_goes_on");
+        let mut world = settled(16, SPEC);
+        // It is told to switch off and stays on, so it will be told again.
+        world.fences.stubborn.insert(host("tk-1"));
+        ask(&mut world, local(), fence(FenceAct::Run));
+        must(&mut world, 20, "it is told once", |world| !shots(world).is_empty());
+        ask(&mut world, local(), fence(FenceAct::Release));
+        let violation = world.run_for(Duration::from_secs(120)).expect_err("it shot");
+        assert_eq!(violation.invariant, "I13", "{violation:?}");
+    }
+
+    /// What becomes of an override of tk-1 that is given.
+    fn overridden() -> Violation {
+        let spec = SPEC.replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"5s\"\n");
+        let mut world = unproven(14, &spec);
+        let (ticket, by, request) = (1_000, local(), Box::new(vouch()));
+        world.input(&host("ng-1"), Input::Operator { ticket, by, request });
+        world.run_for(Duration::from_secs(20)).expect_err("it reaches others")
+    }
+
+    #[test]
+    fn an_override_that_reaches_what_it_does_not_name_is_seen_to_do_so() {
+        let _planted = plant("ledger.override_reaches_further");
+        assert_eq!(overridden().invariant, "I18");
+    }
+
+    #[test]
+    fn an_override_that_is_used_again_is_seen_to_be() {
+        let _planted = plant("ledger.override_used_twice");
+        let mut world = unproven(12, &two_people());
+        let index = asked_by_ann(&mut world);
+        ask(&mut world, person("bob", 2), approve(index));
+        let (ticket, by, request) = (2_000, person("eve", 3), Box::new(approve(index)));
+        world.input(&host("ng-1"), Input::Operator { ticket, by, request });
+        let violation = world.run_for(Duration::from_secs(10)).expect_err("it was used again");
+        assert_eq!(violation.invariant, "I18", "{violation:?}");
+    }
+
+    #[test]
     fn one_person_with_two_names_is_heard_twice() {
         let _planted = plant("ledger.one_person_twice");
         let mut world = unproven(12, &two_people());

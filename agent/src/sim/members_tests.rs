@@ -231,6 +231,30 @@ fn a_dead_voter_is_replaced_during_its_sites_loss_and_after_the_lease_is_waited_
     must(&mut world, 60, "erp is protected again", is_protected);
 }
 
+/// A voter that began a snapshot when a host epoch was over, and begins again from it.
+#[cfg(feature = "mutants")]
+fn begun_from_a_snapshot() -> Result<(), Violation> {
+    let mut world = settled(24);
+    world.power_off(&host("tk-1"));
+    must(&mut world, 10, "tokyo is lost", |world| said(world, "HostLost"));
+    let asked = members(&mut world, "os-1", add("os-2", Some("tk-1")));
+    must(&mut world, 60, "os-2 votes for tk-1", |world| {
+        voters_at(world, "ng-1").is_some_and(|voters| voters == ["os-1", "ng-1", "os-2"])
+    });
+    done(&mut world, asked);
+    ["ng-1", "os-1"].iter().for_each(|name| world.crash_agent(&host(name)));
+    world.run_for(Duration::from_secs(10))
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn a_snapshot_that_forgets_what_is_over_is_seen_to_do_so() {
+    assert_eq!(begun_from_a_snapshot(), Ok(()));
+    let _planted = quorum::mutants::plant("engine.snapshot_forgets_ends");
+    let violation = begun_from_a_snapshot().expect_err("an end was forgotten");
+    assert_eq!(violation.invariant, "I16", "{violation:?}");
+}
+
 pub(super) fn isolate(world: &mut World, name: &str, is_cut: bool) {
     let others: Vec<HostName> = world.hosts.keys().filter(|other| other.as_str() != name).cloned().collect();
     for other in others {

@@ -39,6 +39,8 @@ pub use watch::Point;
 pub use world::{Trace, Tuning, What, World, WorldSpec};
 
 #[cfg(test)]
+mod data_tests;
+#[cfg(test)]
 mod fence_tests;
 #[cfg(test)]
 mod members_tests;

@@ -49,6 +49,8 @@ pub struct Volume {
     pub export: Option<(Epoch, HostName)>,
     /// It is being made equal under an epoch, or was made so; `None` where it is the source's.
     pub follows: Option<(Epoch, Whole)>,
+    /// It answered a write with an error, and wasn't made equal since.
+    pub has_refused: bool,
     /// The epoch under which it was promoted last.
     pub reign: Option<Epoch>,
 }
@@ -66,6 +68,7 @@ impl Volume {
     /// What the copy says of itself.
     fn says(&self) -> Generation {
         match self.follows {
+            Some(_) if self.has_refused => Generation(0),
             Some((_, Whole::Mixture)) => Generation(0),
             Some((_, Whole::Recorded)) | None => self.generation,
         }
@@ -75,6 +78,9 @@ impl Volume {
     fn record(&mut self, epoch: Epoch, generation: Generation) -> Report {
         if self.follows.is_none() && self.reign != Some(epoch) {
             return Report::Failed { because: format!("this copy didn't reign under epoch {epoch}") };
+        }
+        if self.follows.is_some() && self.has_refused {
+            return Report::Failed { because: "this copy refused a write, and lacks it".into() };
         }
         self.generation = generation;
         self.follows = self.follows.map(|_| (epoch, Whole::Recorded));
@@ -100,8 +106,10 @@ pub struct Place {
     pub started_under: Option<HostEpoch>,
     /// The copy; `None` if the group has no data here.
     pub volume: Option<Volume>,
-    /// The running workload mirrors to this host, and every write waits for it.
+    /// The running workload mirrors to this host.
     pub mirror: Option<HostName>,
+    /// No write waits for that mirror: what it can't take is answered all the same, and is taken later.
+    pub is_mirror_behind: bool,
     /// A write is on this copy that waits for the mirror and was never answered.
     pub unanswered: bool,
     /// What is to go wrong, by the name of the work.
@@ -122,6 +130,7 @@ impl Place {
         self.running = None;
         self.started_under = None;
         self.mirror = None;
+        self.is_mirror_behind = false;
         self.unanswered = false;
     }
 
@@ -238,7 +247,7 @@ impl Place {
             return Report::Failed { because: format!("the copy has generation {says}, {opens} was expected") };
         }
         volume.generation = generation;
-        volume.follows = None;
+        (volume.follows, volume.has_refused) = (None, false);
         volume.reign = Some(epoch);
         Report::Done { detail: "promoted".into() }
     }

@@ -5,7 +5,7 @@ use crate::engine::{Answer, Request};
 use quorum::id::{GroupName, HostName, SiteName, VoterId};
 use std::time::Duration;
 
-const SPEC: &str = r#"
+pub(super) const SPEC: &str = r#"
 [cluster]
 name = "demo"
 declare = "eager"
@@ -43,15 +43,15 @@ kind = "qemu"
 hosts = ["os-1"]
 "#;
 
-fn host(name: &str) -> HostName {
+pub(super) fn host(name: &str) -> HostName {
     HostName::new(name).expect("a name")
 }
 
-fn erp() -> GroupName {
+pub(super) fn erp() -> GroupName {
     GroupName::new("erp").expect("a name")
 }
 
-fn world(seed: u64, more: &[&str]) -> World {
+pub(super) fn world(seed: u64, more: &[&str]) -> World {
     let site = |name: &str| SiteName::new(name).expect("a name");
     let mut hosts = vec![
         (host("tk-1"), site("tokyo"), Some(VoterId(1)), false),
@@ -68,7 +68,7 @@ fn world(seed: u64, more: &[&str]) -> World {
     })
 }
 
-fn tail(world: &World) -> String {
+pub(super) fn tail(world: &World) -> String {
     let lines = world.trace.iter().rev().take(400).collect::<Vec<_>>();
     let line = |trace: &&Trace| {
         let host = trace.host.as_ref().map(ToString::to_string).unwrap_or_else(|| "world".into());
@@ -77,7 +77,7 @@ fn tail(world: &World) -> String {
     lines.iter().rev().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn must(world: &mut World, secs: u64, what: &str, done: impl Fn(&World) -> bool) {
+pub(super) fn must(world: &mut World, secs: u64, what: &str, done: impl Fn(&World) -> bool) {
     match world.run_until(Duration::from_secs(secs), &done) {
         Ok(true) => {}
         Ok(false) => panic!("{}\nnot within {secs} s: {what}", tail(world)),
@@ -85,38 +85,42 @@ fn must(world: &mut World, secs: u64, what: &str, done: impl Fn(&World) -> bool)
     }
 }
 
-fn runs_on(world: &World, name: &str) -> bool {
+pub(super) fn runs_on(world: &World, name: &str) -> bool {
     world.hosts[&host(name)].places[&erp()].running.is_some()
 }
 
 /// All copies in sync, as the ledger at the witness has it.
-fn is_protected(world: &World) -> bool {
+pub(super) fn is_protected(world: &World) -> bool {
     let engine = world.hosts[&host("ng-1")].engine();
     engine.and_then(|engine| engine.ledger().group(&erp())).is_some_and(|group| group.in_sync.len() == 2)
 }
 
-fn settled(seed: u64) -> World {
+pub(super) fn settled(seed: u64) -> World {
     settled_with(seed, &[])
 }
 
 /// With more hosts at tokyo, which have no vote.
 fn settled_with(seed: u64, more: &[&str]) -> World {
-    let mut world = world(seed, more);
-    for name in ["tk-1", "os-1", "ng-1"].iter().chain(more) {
-        world.power_on(&host(name));
-    }
-    world.run_for(Duration::from_secs(3)).expect("no violation");
     let source = more.iter().fold(SPEC.to_owned(), |spec, name| {
         let line = format!("[[host]]\nname = \"{name}\"\nsite = \"tokyo\"\n[[group]]");
         spec.replacen("[[group]]", &line, 1)
     });
+    let mut world = begun(world(seed, more), source);
+    must(&mut world, 60, "erp is protected", is_protected);
+    world
+}
+
+/// This spec is in force, and the group runs at home.
+pub(super) fn begun(mut world: World, source: String) -> World {
+    let names: Vec<HostName> = world.hosts.keys().cloned().collect();
+    names.iter().for_each(|name| world.power_on(name));
+    world.run_for(Duration::from_secs(3)).expect("no violation");
     let ticket = world.ask(&host("ng-1"), Request::Apply { source, dry_run: false, reason: "test".into() });
     must(&mut world, 10, "the spec is applied", |world| world.answers.contains_key(&ticket));
     assert!(matches!(world.answers[&ticket], Answer::Done { .. }), "{:?}", world.answers[&ticket]);
     let leads = |world: &World| world.hosts[&host("ng-1")].engine().is_some_and(crate::engine::Engine::is_leader);
     must(&mut world, 20, "the witness leads", leads);
     must(&mut world, 30, "erp runs at home", |world| runs_on(world, "tk-1"));
-    must(&mut world, 60, "erp is protected", is_protected);
     world
 }
 
@@ -319,6 +323,62 @@ fn a_brake_that_is_set_is_told_with_the_failover_that_it_stops() {
         let line = &status.groups[0].automatic_failover;
         !line.possible && line.because.contains("brake")
     });
+}
+
+/// The group is granted to osaka, whose keeper is stopped before it can take the group into its armed set.
+fn granted_before_it_is_armed() -> World {
+    let mut world = settled(29);
+    world.power_off(&host("tk-1"));
+    must(&mut world, 20, "erp is granted to osaka", |world| {
+        let ticket = world.ledger().and_then(|ledger| ledger.group(&erp())?.ticket.as_ref());
+        ticket.is_some_and(|ticket| ticket.of.host == host("os-1"))
+    });
+    world.stop_keeper(&host("os-1"), Duration::from_millis(900));
+    world.run_for(Duration::from_millis(800)).expect("no violation");
+    world
+}
+
+#[test]
+fn nothing_is_started_that_the_keeper_has_not_armed() {
+    let mut world = granted_before_it_is_armed();
+    assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn a_start_before_the_keeper_has_armed_the_group_is_noticed() {
+    let _planted = quorum::mutants::plant("engine.starts_unarmed");
+    assert!(runs_on(&granted_before_it_is_armed(), "os-1"));
+}
+
+/// How often a group without data is begun that ended by itself at a host that is cut off, after its lease allows no more
+/// pets and before its watchdog fires; its keeper is stopped meanwhile.
+fn starts_without_a_lease() -> usize {
+    let volume = "[[group.volume]]\nname = \"root\"\nreplication = { kind = \"nbd\", mode = \"sync\" }\n";
+    let mut world = begun(world(30, &[]), SPEC.replace(volume, ""));
+    world.run_for(Duration::from_secs(5)).expect("no violation");
+    world.isolate(&host("tk-1"), true);
+    world.run_for(Duration::from_millis(1_050)).expect("no violation");
+    world.stop_keeper(&host("tk-1"), Duration::from_secs(5));
+    world.run_for(Duration::from_millis(250)).expect("no violation");
+    let begun = |line: &&Trace| line.text().contains("work-started") && line.text().contains("\"Start {");
+    let before = world.trace.iter().filter(begun).count();
+    world.crash_workload(&host("tk-1"), &erp());
+    world.run_for(Duration::from_millis(250)).expect("no violation");
+    world.trace.iter().filter(begun).count() - before
+}
+
+#[test]
+fn nothing_is_started_where_the_lease_is_too_short() {
+    assert_eq!(starts_without_a_lease(), 0);
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn a_start_without_a_lease_is_noticed() {
+    let _planted = quorum::mutants::plant("engine.starts_without_lease");
+    assert_eq!(starts_without_a_lease(), 1);
 }
 
 #[test]

@@ -124,6 +124,7 @@ pub(super) enum Happening {
     WatchdogLooks(HostName, u64),
     Reset(HostName, u64),
     WakesUp(HostName, u64, u64),
+    MirrorMeasured(HostName, GroupName),
     Fence(FenceHappening),
 }
 
@@ -359,6 +360,7 @@ impl World {
             Happening::WatchdogLooks(host, boot) => self.watchdog_looks(&host, boot),
             Happening::Reset(host, boot) => self.reset(&host, boot),
             Happening::WakesUp(host, boot, span_ns) => self.wakes_up(&host, boot, span_ns),
+            Happening::MirrorMeasured(host, group) => self.mirror_is_measured(&host, &group),
             Happening::Fence(happening) => self.fence_happens(happening),
         }
     }
@@ -392,6 +394,7 @@ impl World {
             | Happening::WatchdogLooks(..)
             | Happening::Reset(..)
             | Happening::WakesUp(..)
+            | Happening::MirrorMeasured(..)
             | Happening::Fence(_) => return Some(happening),
         };
         let until = self.hosts.get(host)?.boot.as_ref()?.agent.as_ref()?.paused_until;

@@ -84,7 +84,7 @@ fn every_planted_fault_of_the_lease_is_noticed() {
 
 /// Every fault that the lease asks for.
 #[cfg(feature = "mutants")]
-const FAULTS: [&str; 26] = [
+const FAULTS: [&str; 27] = [
     "lease.voter_wait_is_lease",
     "lease.pet_at_one_w",
     "lease.pet_trusts_one_clock",
@@ -106,6 +106,7 @@ const FAULTS: [&str; 26] = [
     "lease.grant_other_instance",
     "lease.wait_on_larger_clock",
     "lease.restart_forgets",
+    "lease.admission_keeps_grants",
     "lease.suspect_clock_speaks",
     "lease.configuration_keeps_grants",
     "lease.snapshot_keeps_grants",

@@ -189,7 +189,9 @@ impl VoterLease {
 
     /// The admission of `host` was applied.
     pub fn on_admitted(&mut self, now: Moment, host: &HostName) {
-        self.remember(now, host);
+        if !mutants::on("lease.admission_keeps_grants") {
+            self.remember(now, host);
+        }
     }
 
     /// A configuration, also a joint step, was applied: promises made under the one before say nothing under this

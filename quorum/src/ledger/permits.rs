@@ -7,6 +7,7 @@
 use super::apply::rule;
 use super::command::{AcceptLoss, Claim, Command, Contrary, Override, Subject};
 use super::event::Event;
+use super::evidence::Incarnation;
 use super::person::{Decision, Permit};
 use super::prove::attested;
 use super::refusal::Refusal;
@@ -87,7 +88,10 @@ impl Ledger {
         events.push(Event::OverrideUsed { index });
         match &asked.claim {
             Claim::Inert(named) => {
-                for of in named {
+                let all = || self.hosts.iter().map(|(host, state)| Incarnation { host: host.clone(), he: state.he });
+                let reached: Vec<_> =
+                    if mutants::on("ledger.override_reaches_further") { all().collect() } else { named.clone() };
+                for of in &reached {
                     self.accept_evidence(of, attested(self.position.index, asked.at_once), events);
                 }
             }
@@ -145,7 +149,9 @@ impl Ledger {
                 agree(&mut permit, by)?;
                 events.push(approved(&permit));
                 if permit.is_given() {
-                    self.overrides.remove(&index);
+                    if !mutants::on("ledger.override_used_twice") {
+                        self.overrides.remove(&index);
+                    }
                     self.use_override(index, &asked, events);
                 } else {
                     self.overrides.insert(index, PendingOverride { asked, permit });

@@ -303,3 +303,14 @@ impl Ledger {
         self.chain
     }
 }
+
+#[cfg(feature = "mutants")]
+impl Ledger {
+    /// As a snapshot would have it that forgot which admissions are over: a planted fault.
+    #[must_use]
+    pub fn without_ends(mut self) -> Self {
+        let incarnations = self.hosts.values_mut().flat_map(|host| host.incarnations.values_mut());
+        incarnations.for_each(|incarnation| incarnation.ended = None);
+        self
+    }
+}

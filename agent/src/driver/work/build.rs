@@ -8,6 +8,7 @@ use crate::pki::files::IdentityFiles;
 use crate::replication::Replication;
 use crate::replication::nbd::{Copy, Nbd, NbdSpec};
 use crate::replication::record::RecordFile;
+use crate::replication::refusals::Refusals;
 use crate::replication::resync::kept::KeptStore;
 use crate::replication::resync::{Begin, Serving};
 use crate::workload::command::{CommandSpec, CommandWorkload};
@@ -81,7 +82,7 @@ impl Built {
             group: group.clone(),
             host: site.host.clone(),
             cgroup: cgroup.as_ref().map(|(root, he)| root.group(*he, group)).unwrap_or_default(),
-            runtime: site.run_dir.join("groups").join(group.as_str()),
+            runtime: site.runtime(group),
         };
         let workload: Box<dyn Workload> = match place.kind.as_str() {
             "qemu" => Box::new(Qemu::new(at.clone(), keys::<QemuSpec>(&place.params, "[group.at]")?)),
@@ -121,6 +122,11 @@ fn volumes(site: &Site, config: &GroupConfig, at: &Place) -> Result<Vec<Data>, S
 }
 
 impl Site {
+    /// Where what runs of a group keeps its sockets and logs.
+    fn runtime(&self, group: &GroupName) -> PathBuf {
+        self.run_dir.join("groups").join(group.as_str())
+    }
+
     /// What this host has of the volume that a source wants to compare.
     ///
     /// # Errors
@@ -134,7 +140,8 @@ impl Site {
         let path = fill(&nbd.path, &begin.group, &volume.name, &self.host);
         let record = RecordFile::new(RecordFile::beside(&path), &begin.group, &volume.name);
         let (kept, host) = (self.kept.clone(), self.host.clone());
-        Ok(Serving { path, record, kept, kept_bytes_max: nbd.kept_bytes_max, host })
+        let refusals = Refusals::of(&self.runtime(&begin.group), &volume.name);
+        Ok(Serving { path, record, refusals, kept, kept_bytes_max: nbd.kept_bytes_max, host })
     }
 }
 

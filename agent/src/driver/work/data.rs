@@ -2,13 +2,14 @@
 
 use super::build::{Built, Data};
 use crate::engine::{CopyFound, Report, Resync};
-use crate::replication::record::Role;
+use crate::replication::record::{Record, Role};
 use crate::replication::resync::{Figures, STREAM_KIND};
 use crate::replication::{
     AcceptedLoss, ExportBegin, ExportOrder, MirrorBegin, MirrorOrder, MirrorState, Mode, PromoteOrder, ReplicationError,
 };
 use quorum::id::{Epoch, Generation, HostName};
 use quorum::ledger::CopyCheck;
+use quorum::mutants;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -86,13 +87,25 @@ pub(super) async fn promote(built: &Built, epoch: Epoch, opens: Generation, gene
 pub(super) async fn open_export(built: &Built, (epoch, owner): (Epoch, &HostName), is_whole: bool) -> Report {
     each!(built, data, {
         let record = data.driver.record().map_err(|error| error.to_string())?;
-        // The record alone doesn't tell: it says the same after the source went on without this copy.
-        let continues = is_whole && record.is_some_and(|record| record.role == Role::Standby && record.epoch == epoch);
-        let begin = if continues { ExportBegin::Continue } else { ExportBegin::Afresh };
+        let begin = begin(record.as_ref(), epoch, is_whole)?;
         let listen = SocketAddr::new(built.listen, data.spec.port);
         let order = ExportOrder { epoch, from: owner.clone(), listen, begin };
         data.driver.open_export(&order).await.map(|()| "open".into()).map_err(|error| error.to_string())
     })
+}
+
+/// How an export goes on, given what the copy says of itself and whether the ledger counts on it. The record alone
+/// doesn't tell: it says the same after the source went on without this copy.
+fn begin(record: Option<&Record>, epoch: Epoch, is_whole: bool) -> Result<ExportBegin, String> {
+    match record {
+        _ if !is_whole => Ok(ExportBegin::Afresh),
+        Some(record) if record.epoch == epoch && record.role == Role::Standby => Ok(ExportBegin::Continue),
+        // It was made equal, and its agent ended before it could say so.
+        Some(record) if record.epoch == epoch && record.role == Role::Syncing => Ok(ExportBegin::Afresh),
+        _ if mutants::on("data.absent_copy_counted") => Ok(ExportBegin::Afresh),
+        // Its disk may be another one. The source waits for it, and goes on without it once that is committed.
+        other => Err(format!("the ledger counts on this copy under epoch {epoch}, but it is {other:?}")),
+    }
 }
 
 pub(super) async fn close_export(built: &Built) -> Report {
@@ -120,6 +133,9 @@ pub(super) async fn mirror(built: &Built, order: (Epoch, &HostName), (counts, wa
         // What is said of the mirror afterwards follows from what was ordered.
         return Report::Failed { because: "the spec changed between the order and its execution".into() };
     }
+    if counts && let Some(because) = is_missing(built, order.1).await {
+        return Report::Failed { because };
+    }
     let mut resync: Option<Resync> = None;
     for data in &built.data {
         match mirror_one(built, data, order, data.spec.mode).await {
@@ -135,6 +151,22 @@ pub(super) async fn mirror(built: &Built, order: (Epoch, &HostName), (counts, wa
         }
     }
     Report::Mirrored { resync }
+}
+
+/// The ledger counts on the standby, so its mirrors must be there: what is answered while one is begun anew, and was
+/// since it ended, isn't all at the standby. It is detached first, and begun when nobody counts on it.
+async fn is_missing(built: &Built, standby: &HostName) -> Option<String> {
+    for data in &built.data {
+        if let Ok(MirrorState::Detached { because }) = data.driver.mirror_state(STALL).await
+            && !mutants::on("data.counted_mirror_begun")
+        {
+            let (volume, because) = (&data.at.name, because.unwrap_or_else(|| "it is gone".into()));
+            return Some(format!(
+                "the mirror of volume {volume} to {standby}, on whose copy the ledger counts, ended: {because}"
+            ));
+        }
+    }
+    None
 }
 
 async fn mirror_one(
@@ -220,4 +252,34 @@ pub(super) async fn is_drained(built: &Built, is_drained: bool) -> bool {
         }
     }
     !built.data.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(role: Role, epoch: u64) -> Record {
+        Record::new(&"erp".parse().unwrap(), "root", role).at(Generation(2), Epoch(epoch))
+    }
+
+    #[test]
+    fn a_copy_on_which_the_ledger_counts_and_that_is_not_there_is_not_taken_for_whole() {
+        let say = |record: Option<&Record>, is_whole| begin(record, Epoch(7), is_whole);
+        assert_eq!(say(Some(&record(Role::Standby, 7)), true), Ok(ExportBegin::Continue));
+        assert_eq!(say(Some(&record(Role::Syncing, 7)), true), Ok(ExportBegin::Afresh));
+        let strange =
+            [None, Some(record(Role::Standby, 6)), Some(record(Role::Syncing, 6)), Some(record(Role::Source, 6))];
+        for copy in &strange {
+            assert!(say(copy.as_ref(), true).is_err(), "{copy:?}");
+            assert_eq!(say(copy.as_ref(), false), Ok(ExportBegin::Afresh), "{copy:?}");
+        }
+        assert_eq!(say(Some(&record(Role::Standby, 7)), false), Ok(ExportBegin::Afresh), "it was left behind");
+    }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn an_absent_copy_that_is_taken_for_whole_is_noticed() {
+        let _planted = mutants::plant("data.absent_copy_counted");
+        assert_eq!(begin(None, Epoch(7), true), Ok(ExportBegin::Afresh));
+    }
 }

@@ -6,6 +6,7 @@ use crate::driver::runtime::Incoming;
 use crate::engine::{Sight, Work};
 use crate::replication::{MirrorState, Mode};
 use crate::workload::Presence;
+use quorum::mutants;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -34,11 +35,11 @@ impl Life {
     }
 }
 
-/// Looks until it is aborted. Tells when a workload that ran has ended; a group one of whose mirrors was seen in step and
-/// then isn't is away, which is told once per change.
+/// Looks until it is aborted. Tells when a workload that ran has ended. What is seen of the mirrors is told after every
+/// look: what was told once may have come just before the engine took the mirror for begun.
 pub(super) async fn watch(built: &Built, mut life: Life, inbox: &mpsc::Sender<Incoming>) {
     let group = built.config.name.clone();
-    let (mut was_synced, mut is_away) = (false, false);
+    let mut was_synced = false;
     let mut evening = Evening::default();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -51,23 +52,12 @@ pub(super) async fn watch(built: &Built, mut life: Life, inbox: &mpsc::Sender<In
         if !matches!(seen, Presence::Running { .. }) {
             continue;
         }
-        let sight = match mirrors(built, was_synced).await {
-            Some(sight @ Sight::Lag { .. }) => {
-                (was_synced, is_away) = (true, false);
-                Some(sight)
-            }
-            Some(sight) if !is_away => {
-                is_away = true;
-                Some(sight)
-            }
-            Some(_) | None => None,
-        };
-        if let Some(Sight::Lag { behind, .. }) = &sight {
+        let Some(sight) = together(&look(built).await, was_synced) else { continue };
+        if let Sight::Lag { behind, .. } = &sight {
+            was_synced = true;
             evening.follow(built, *behind).await;
         }
-        if let Some(sight) = sight
-            && inbox.send(Incoming::Seen(group.clone(), sight)).await.is_err()
-        {
+        if inbox.send(Incoming::Seen(group.clone(), sight)).await.is_err() {
             return;
         }
     }
@@ -97,29 +87,41 @@ impl Evening {
     }
 }
 
-/// The group's mirrors taken together: one that is away makes the group's away; all in step, the worst lag counts.
-/// `None` while they are being made equal, or can't be asked.
-async fn mirrors(built: &Built, was_synced: bool) -> Option<Sight> {
-    let mut lag: Option<(Option<Duration>, u64)> = None;
-    let mut is_open = false;
-    let mut away: Option<Duration> = None;
+/// What is seen of each volume's mirror; `None` of one that can't be asked.
+async fn look(built: &Built) -> Vec<(Mode, Option<MirrorState>)> {
+    let mut seen = Vec::new();
     for data in &built.data {
-        match data.driver.mirror_state(STALL).await {
-            Ok(MirrorState::Synced { pending_bytes, behind }) => {
+        seen.push((data.spec.mode, data.driver.mirror_state(STALL).await.ok()));
+    }
+    seen
+}
+
+/// The group's mirrors taken together: one that ended or is away makes the group's so; all in step, the worst lag
+/// counts. `None` while they are being made equal, or can't be asked.
+fn together(seen: &[(Mode, Option<MirrorState>)], was_synced: bool) -> Option<Sight> {
+    let (mut lag, mut is_open) = ((Some(Duration::ZERO), 0), seen.is_empty());
+    let (mut away, mut ended): (Option<Duration>, Option<String>) = (None, None);
+    for (mode, state) in seen {
+        match state {
+            Some(MirrorState::Synced { pending_bytes, behind }) => {
                 // What is pending under a synchronous mirror was answered to nobody.
-                let behind = if data.spec.mode == Mode::Sync { Some(Duration::ZERO) } else { behind };
-                let (worst, bytes) = lag.unwrap_or((Some(Duration::ZERO), 0));
-                lag = Some((worst.zip(behind).map(|(worst, behind)| worst.max(behind)), bytes + pending_bytes));
+                let behind = if *mode == Mode::Sync { Some(Duration::ZERO) } else { *behind };
+                lag = (lag.0.zip(behind).map(|(worst, behind)| worst.max(behind)), lag.1 + pending_bytes);
             }
-            Ok(MirrorState::Away { since, .. }) => away = Some(away.unwrap_or_default().max(since)),
-            Ok(MirrorState::Detached { .. }) if was_synced => away = Some(away.unwrap_or_default()),
-            Ok(MirrorState::Detached { .. } | MirrorState::Copying { .. }) | Err(_) => is_open = true,
+            Some(MirrorState::Away { since, .. }) => away = Some(away.unwrap_or_default().max(*since)),
+            // It ends by itself only by an error, perhaps before it was ever seen in step.
+            Some(MirrorState::Detached { because: Some(because) }) if !mutants::on("data.early_end_unseen") => {
+                ended = Some(because.clone());
+            }
+            Some(MirrorState::Detached { .. }) if was_synced => ended = Some("it is gone".into()),
+            Some(MirrorState::Detached { .. } | MirrorState::Copying { .. }) | None => is_open = true,
         }
     }
-    match (away, lag) {
-        (Some(since), _) => Some(Sight::MirrorAway { since }),
-        (None, Some((behind, bytes))) if !is_open => Some(Sight::Lag { behind, bytes }),
-        (None, _) => None,
+    match (ended, away) {
+        (Some(because), _) => Some(Sight::MirrorEnded { because }),
+        (None, Some(since)) => Some(Sight::MirrorAway { since }),
+        (None, None) if is_open => None,
+        (None, None) => Some(Sight::Lag { behind: lag.0, bytes: lag.1 }),
     }
 }
 
@@ -128,6 +130,45 @@ mod tests {
     use super::*;
     use crate::workload::Begin;
     use quorum::id::{Epoch, HostEpoch};
+
+    const STEP: MirrorState = MirrorState::Synced { pending_bytes: 3, behind: None };
+
+    fn ended(because: Option<&str>) -> MirrorState {
+        MirrorState::Detached { because: because.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_mirror_that_ended_before_it_was_ever_seen_in_step_is_told() {
+        let seen = |because| [(Mode::Sync, Some(STEP)), (Mode::Sync, Some(ended(because)))];
+        let told = together(&seen(Some("No space left on device")), false);
+        assert_eq!(told, Some(Sight::MirrorEnded { because: "No space left on device".into() }));
+        assert_eq!(together(&seen(None), false), None, "none was begun yet");
+        assert!(matches!(together(&seen(None), true), Some(Sight::MirrorEnded { .. })), "it was there before");
+    }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn an_end_that_is_only_told_of_a_mirror_seen_in_step_is_noticed() {
+        let _planted = mutants::plant("data.early_end_unseen");
+        assert_eq!(together(&[(Mode::Sync, Some(ended(Some("No space left on device"))))], false), None);
+    }
+
+    #[test]
+    fn the_worst_of_all_mirrors_counts() {
+        let away = MirrorState::Away { since: Duration::from_secs(3), pending_bytes: 1 };
+        let since = Duration::from_secs(3);
+        let told = together(&[(Mode::Sync, Some(STEP)), (Mode::Sync, Some(away.clone()))], true);
+        assert_eq!(told, Some(Sight::MirrorAway { since }));
+        let told = together(&[(Mode::Sync, Some(away)), (Mode::Sync, Some(ended(Some("it failed"))))], true);
+        assert!(matches!(told, Some(Sight::MirrorEnded { .. })), "{told:?}");
+        assert_eq!(
+            together(&[(Mode::Sync, Some(STEP))], false),
+            Some(Sight::Lag { behind: Some(Duration::ZERO), bytes: 3 })
+        );
+        assert_eq!(together(&[(Mode::Async, Some(STEP))], false), Some(Sight::Lag { behind: None, bytes: 3 }));
+        assert_eq!(together(&[(Mode::Sync, Some(STEP)), (Mode::Sync, None)], true), None);
+        assert_eq!(together(&[], true), None);
+    }
 
     #[test]
     fn a_workload_that_ended_before_it_was_looked_at_again_is_noticed_and_one_that_starts_is_waited_for() {

@@ -7,6 +7,7 @@ use quorum::ledger::{
     Command, DataGate, GrantCause, GroupSpec, GroupState, Incarnation, Initiator, Intent, PlanKind, PlanOutcome,
     PlanState, StepKind, StepOutcome, StepState, TicketState,
 };
+use quorum::mutants;
 use std::time::Duration;
 
 /// A planned move's intent may stay open this long.
@@ -33,6 +34,9 @@ impl Engine {
             PlanKind::Failover | PlanKind::Restart => self.drive_failover(plan, index, (state, spec)),
             PlanKind::Switchover | PlanKind::Failback => self.drive_switchover(plan, index, (state, spec)),
             PlanKind::Reprotect => self.drive_reprotect(plan, index, state),
+            PlanKind::Drill if mutants::on("engine.drills_for_real") => {
+                self.drive_switchover(plan, index, (state, spec))
+            }
             PlanKind::Migration | PlanKind::Stop | PlanKind::Drill => {
                 let because = format!("{} plans are not executed by this version", plan.plan.kind.as_str());
                 let next = "antipode switchover moves a group with a stop".to_owned();
@@ -203,7 +207,7 @@ impl Engine {
         // Asked for early, so that the answer is here when the evidence is.
         let gate = self.data_gate(&group, state, &to);
         let proven = self.ledger.covering_evidence(&group).iter().all(|(_, proof)| proof.is_ok())
-            || quorum::mutants::on("ledger.grant_without_evidence");
+            || mutants::on("ledger.grant_without_evidence");
         if !proven {
             return;
         }

@@ -7,6 +7,7 @@ use crate::engine::leader::CopyAnswer;
 use crate::engine::message::Message;
 use quorum::id::{Generation, GroupName, HostName};
 use quorum::ledger::{Command, CopyCheck, DataGate, GroupState, LossMeasure};
+use quorum::mutants;
 use std::time::Duration;
 
 /// What a host said of its copy counts this long before a grant.
@@ -23,8 +24,11 @@ impl Engine {
         let answer = self.copy_of((group, state), host)?;
         let own = compare(&answer, state)?;
         let generation = state.generation;
-        let is_foreign = matches!(own, CopyCheck::Ahead | CopyCheck::Diverged);
-        if state.in_sync.contains(host) && !is_foreign {
+        let is_foreign =
+            matches!(own, CopyCheck::Ahead | CopyCheck::Diverged) && !mutants::on("gate.foreign_copy_offered");
+        // The ledger may count on a copy that knows better: one that refused a write says that it is a mixture.
+        let agrees = own == CopyCheck::Agrees || mutants::on("gate.disagreeing_copy_offered");
+        if state.in_sync.contains(host) && agrees && !is_foreign {
             self.tell_gate(group, None);
             return Some(DataGate::InSync { generation, own });
         }
@@ -69,14 +73,15 @@ impl Engine {
         let target = self.ledger.group_spec(group)?.target_rpo;
         let heard = self.lag_heard(group, state);
         let measured = heard.filter(|_| is_following(state, host) && own == CopyCheck::Agrees);
-        match measured {
+        let without = |(lag, since)| (lag, if mutants::on("gate.lag_without_time") { Duration::ZERO } else { since });
+        match measured.map(without) {
             Some((lag, since_attested)) if lag + since_attested <= target => {
                 self.tell_gate(group, None);
                 let loss = LossMeasure { lag, since_attested, granted_after: None };
                 Some(DataGate::Lagging { generation: state.generation, own, loss })
             }
             _ => {
-                let figure = match self.expected_loss(group, state, host) {
+                let figure = match self.expected_loss((group, state), host, own) {
                     Some(loss) => format!("what was written in the last {:.1} s", loss.as_secs_f64()),
                     None => "nobody here can say how much".to_owned(),
                 };

@@ -130,16 +130,17 @@ impl Engine {
         Some((heard.lag, now.held_since(heard.at)))
     }
 
-    /// The most that would be lost if `host` took over now; `None` if nobody here can say.
+    /// The most that would be lost if `host`, whose copy is `own`, took over now; `None` if nobody here can say.
     pub(in crate::engine) fn expected_loss(
         &self,
-        group: &GroupName,
-        state: &GroupState,
+        (group, state): (&GroupName, &GroupState),
         host: &HostName,
+        own: CopyCheck,
     ) -> Option<Duration> {
         let ticket = state.ticket.as_ref()?;
         if state.in_sync.contains(host) {
-            return Some(Duration::ZERO);
+            // A copy that counts and says otherwise of itself lacks something since nobody knows when.
+            return (own == CopyCheck::Agrees).then_some(Duration::ZERO);
         }
         if is_following(state, host) {
             return self.lag_heard(group, state).map(|(lag, since)| lag + since);
@@ -199,7 +200,7 @@ impl Engine {
                 "{to}'s copy doesn't fit the log ({own:?}): bring {owner} back, its copy is the one that fits"
             ));
         }
-        let expected_loss = self.expected_loss(group, &state, &to);
+        let expected_loss = self.expected_loss((group, &state), &to, own);
         let figure = expected_loss.map_or("nobody can say how much".to_owned(), |loss| format!("at most {loss:?}"));
         let shown = format!("{to}'s copy: {own:?}; lost: {figure}");
         let by = Decision { by: waiting.by.clone(), reason: waiting.wanted.reason.clone(), shown };

@@ -9,8 +9,10 @@
 //!
 //! A copy that was left behind is compared and only what differs is sent ([`catchup`]).
 //!
-//! What remains: a standby that *answers* a write with an error (its disk fails) ends the job, and writes answered from
-//! then until `Detached` is committed are on the source only. The source reports it at once.
+//! A standby that *answers* a write with an error (its disk is full, or fails) ends the job, and writes answered from then
+//! until `Detached` is committed are on the source only. The source reports it at once; and the standby's export logs the
+//! error before it answers, so that its copy no longer passes for a standby ([`super::refusals`]), whatever becomes of the
+//! source. Nothing is lost in silence.
 
 mod catchup;
 pub mod job;
@@ -20,6 +22,7 @@ pub mod standby;
 pub mod tls;
 
 use super::record::{Record, RecordFile, Role};
+use super::refusals::Refusals;
 use super::resync::door::{self, Door};
 use super::resync::{Figures, Wire};
 use super::{
@@ -28,6 +31,7 @@ use super::{
 use crate::pki::files::IdentityFiles;
 use crate::workload::{Doing, Place, VolumeAt};
 use quorum::id::{Epoch, Generation, GroupName};
+use quorum::mutants;
 use serde::{Deserialize, Serialize};
 use source::Source;
 use standby::Standby;
@@ -71,6 +75,7 @@ pub struct Copy {
 pub struct Nbd {
     copy: Copy,
     record: RecordFile,
+    refusals: Refusals,
     source: Arc<Source>,
     standby: Standby,
     door: Arc<Door>,
@@ -79,7 +84,8 @@ pub struct Nbd {
 /// The name under which a volume is exported under one epoch. A client asks for exactly one name: an older source asks
 /// for a name that isn't served.
 pub fn export_name(group: &GroupName, volume: &str, epoch: Epoch) -> String {
-    format!("{group}.{volume}.e{}", epoch.0)
+    let epoch = if mutants::on("data.export_without_epoch") { 0 } else { epoch.0 };
+    format!("{group}.{volume}.e{epoch}")
 }
 
 impl Nbd {
@@ -87,7 +93,8 @@ impl Nbd {
     pub fn new(copy: Copy) -> Self {
         let record = RecordFile::new(copy.record.clone(), &copy.place.group, &copy.volume.name);
         let door = door::of(&copy.volume.path);
-        Self { source: Source::of(&copy), standby: Standby::new(&copy), door, record, copy }
+        let refusals = Refusals::of(&copy.place.runtime, &copy.volume.name);
+        Self { source: Source::of(&copy), standby: Standby::new(&copy), door, record, refusals, copy }
     }
 
     /// The copy that it serves.
@@ -99,9 +106,28 @@ impl Nbd {
         Record::new(&self.copy.place.group, &self.copy.volume.name, role)
     }
 
+    /// This copy's record. A standby that answered a write with an error lacks it: it is a mixture from then on.
+    fn own_record(&self) -> Result<Option<Record>, RecordError> {
+        let there = self.record.read()?;
+        let Some(standby) = there.as_ref().filter(|there| there.role == Role::Standby) else { return Ok(there) };
+        let Some(because) = self.refused_write()? else { return Ok(there) };
+        tracing::error!(group = %self.copy.place.group, volume = %self.copy.volume.name, %because,
+            "this copy refused a write of the source and is no standby until it was compared again");
+        let (generation, epoch, was_source) = (standby.generation, standby.epoch, standby.was_source);
+        let mixture = self.blank(Role::Syncing).at(generation, epoch).that_was_source(was_source);
+        self.record.write(&mixture)?;
+        Ok(Some(mixture))
+    }
+
+    fn refused_write(&self) -> Result<Option<String>, RecordError> {
+        let path = || self.refusals.log().to_owned();
+        self.refusals.found().map_err(|source| RecordError::File { doing: "read", path: path(), source })
+    }
+
     /// The source's record under this very epoch.
     fn own_reign(&self, epoch: Epoch) -> Result<Record, ReplicationError> {
         match self.record.read()? {
+            Some(record) if record.role == Role::Source && mutants::on("data.another_reign_speaks") => Ok(record),
             Some(record) if record.role == Role::Source && record.epoch == epoch => Ok(record),
             other => Err(refused(format!("this copy isn't the source under epoch {epoch}: {other:?}"))),
         }
@@ -110,16 +136,18 @@ impl Nbd {
     /// What the record must say before a source may write here, and the record for the time after.
     fn before_export(&self, order: &ExportOrder) -> Result<Option<Record>, ReplicationError> {
         use super::ExportBegin::{Afresh, Continue};
-        let there = self.record.read()?;
+        let there = self.own_record()?;
         if let Some(there) = &there {
             let is_own_reign = there.role == Role::Source && there.epoch == order.epoch;
-            if there.epoch > order.epoch || is_own_reign {
+            if (there.epoch > order.epoch || is_own_reign) && !mutants::on("data.older_source_let_in") {
                 return Err(refused(format!("an export for epoch {}, but this copy is {there:?}", order.epoch)));
             }
         }
         match (order.begin, there) {
             (Continue, Some(there)) if there.role == Role::Standby && there.epoch == order.epoch => Ok(None),
             (Continue, there) => Err(refused(format!("continue at epoch {}, but this copy is {there:?}", order.epoch))),
+            // `Syncing` is on disk before the first chunk is overwritten.
+            (Afresh, Some(there)) if mutants::on("data.overwritten_as_standby") => Ok(Some(there)),
             (Afresh, None) => Ok(Some(self.blank(Role::Syncing).at(Generation(0), order.epoch))),
             (Afresh, Some(there)) => {
                 let was_source = there.was_source || there.role == Role::Source;
@@ -147,13 +175,15 @@ impl Nbd {
     async fn promote_it(&self, order: &PromoteOrder) -> Result<(), ReplicationError> {
         self.door.shut().await;
         self.standby.close(standby::CLOSE_LIMIT).await?;
-        let there = self.record.read()?.ok_or_else(|| refused("this copy was never used".into()))?;
-        if there.epoch > order.epoch {
+        let there = self.own_record()?.ok_or_else(|| refused("this copy was never used".into()))?;
+        if there.epoch > order.epoch && !mutants::on("data.older_epoch_promoted") {
             return Err(refused(format!("epoch {} is over: this copy is {there:?}", order.epoch)));
         }
         let is_whole = there.role != Role::Syncing;
         let is_latest = there.generation == order.generation && there.epoch >= order.not_before;
         let is_accepted = match order.accepted {
+            _ if mutants::on("data.any_copy_promoted") => true,
+            AcceptedLoss::Nothing if mutants::on("data.mixture_promoted") => is_latest,
             AcceptedLoss::Nothing => is_whole && is_latest,
             AcceptedLoss::OlderGeneration => is_whole && there.generation <= order.generation,
             AcceptedLoss::Mixture => there.generation <= order.generation,
@@ -174,7 +204,7 @@ fn refused(because: String) -> ReplicationError {
 
 impl Replication for Nbd {
     fn record(&self) -> Result<Option<Record>, RecordError> {
-        self.record.read()
+        self.own_record()
     }
 
     fn adopt(&self, epoch: Epoch, generation: Generation) -> Result<(), ReplicationError> {
@@ -182,6 +212,7 @@ impl Replication for Nbd {
         match self.record.read()? {
             None => Ok(self.record.write(&record)?),
             Some(there) if there == record => Ok(()),
+            Some(_) if mutants::on("data.born_twice") => Ok(self.record.write(&record)?),
             Some(there) => Err(refused(format!("this copy has a history: {there:?}"))),
         }
     }
@@ -191,8 +222,12 @@ impl Replication for Nbd {
     }
 
     fn mark_standby(&self, epoch: Epoch, generation: Generation) -> Result<(), ReplicationError> {
+        if let Some(because) = self.refused_write()? {
+            return Err(refused(format!("this copy refused a write of the source, and lacks it: {because}")));
+        }
+        let is_of = |there: &Record| there.epoch == epoch || mutants::on("data.standby_of_any_epoch");
         match self.record.read()? {
-            Some(there) if there.role != Role::Source && there.epoch == epoch => {
+            Some(there) if there.role != Role::Source && is_of(&there) => {
                 let record = self.blank(Role::Standby).at(generation, epoch);
                 Ok(self.record.write(&record)?)
             }

@@ -1,8 +1,8 @@
 //! The standby's end: one `qemu-storage-daemon` per volume, serving exactly one export of one epoch to one host.
 //!
 //! Durable before answered: the image bypasses the page cache (`cache.direct`), and the export flushes every write before
-//! it answers (`writethrough`). The export's name carries the epoch, and the epoch in force is read back from the
-//! daemon's own command line.
+//! it answers (`writethrough`). An error that it answers is logged first. The export's name carries the epoch, and the
+//! epoch in force is read back from the daemon's own command line.
 //!
 //! Closing is killing: the daemon is sent SIGKILL and waited for until its last thread is gone, so that no write of it
 //! is under way. Its listening socket and connections end with it; the source sees a lost connection and waits.
@@ -11,6 +11,7 @@ use super::tls::{PRIORITY, distinguished_name, lay_out};
 use super::{Copy, export_name};
 use crate::command::daemon::{self, Daemon};
 use crate::command::{Invocation, Program};
+use crate::replication::refusals::{Refusals, TRACED};
 use crate::replication::{ExportBegin, ExportOrder, ReplicationError};
 use crate::workload::qemu::args::is_volume_name;
 use quorum::id::Epoch;
@@ -35,13 +36,15 @@ pub(super) struct Standby {
     copy: Copy,
     pid_file: PathBuf,
     tls: PathBuf,
+    refusals: Refusals,
 }
 
 impl Standby {
     pub(super) fn new(copy: &Copy) -> Self {
         let (folder, volume) = (&copy.place.runtime, &copy.volume.name);
         let pid_file = folder.join(format!("export-{volume}.pid"));
-        Self { pid_file, tls: folder.join(format!("tls-export-{volume}")), copy: copy.clone() }
+        let refusals = Refusals::of(folder, volume);
+        Self { refusals, pid_file, tls: folder.join(format!("tls-export-{volume}")), copy: copy.clone() }
     }
 
     fn find(&self) -> Result<Vec<Daemon>, String> {
@@ -80,6 +83,7 @@ impl Standby {
         self.close(CLOSE_LIMIT).await?;
         let failed = |because: String| ReplicationError::Failed { because: format!("open the export: {because}") };
         std::fs::create_dir_all(&self.copy.place.runtime).map_err(|error| failed(error.to_string()))?;
+        self.refusals.keep().map_err(|error| failed(format!("keep what it refused before: {error}")))?;
         lay_out(&self.tls, &self.copy.identity).map_err(failed)?;
         let program = Program::find(STORAGE_DAEMON).map_err(|error| failed(error.to_string()))?;
         let call = Invocation::new(&program, OPEN_LIMIT).args(args).cgroup(&self.copy.place.cgroup);
@@ -117,7 +121,9 @@ impl Standby {
             escape(&self.tls)
         );
         let authz = format!("authz-simple,id=source,identity={}", distinguished_name(&order.from));
+        let trace = format!("enable={TRACED},file={}", escape(self.refusals.log()));
         let line = [
+            ("--trace", trace),
             ("--object", tls),
             ("--object", authz),
             ("--blockdev", protocol.to_string()),

@@ -5,6 +5,7 @@
 //! what is left of it in some buffer is refused. An agent that ends shuts all its doors, and its writes end with it.
 
 use quorum::id::{Epoch, HostName};
+use quorum::mutants;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as Lock, OnceLock, PoisonError};
@@ -60,7 +61,8 @@ impl Door {
         let mut state = self.open.lock().await;
         state.sessions += 1;
         let session = state.sessions;
-        let open = state.open.as_mut().filter(|open| open.epoch == epoch && open.from == *from)?;
+        let is_for = |open: &&mut Open| open.epoch == epoch && open.from == *from;
+        let open = state.open.as_mut().filter(|open| is_for(open) || mutants::on("data.door_for_anybody"))?;
         open.session = Some(session);
         Some(session)
     }
@@ -68,7 +70,8 @@ impl Door {
     /// Holds the door for one write of a session. `None` if the session is out.
     pub async fn hold(&self, session: u64) -> Option<Held> {
         let guard = Arc::clone(&self.open).lock_owned().await;
-        let is_in = guard.open.as_ref().is_some_and(|open| open.session == Some(session));
+        let is_newest = |open: &Open| open.session == Some(session) || mutants::on("data.older_session_writes");
+        let is_in = guard.open.as_ref().is_some_and(is_newest);
         is_in.then_some(Held { _guard: guard })
     }
 }
@@ -110,5 +113,20 @@ mod tests {
         }
         drop(held);
         door.shut().await;
+    }
+
+    #[tokio::test]
+    #[cfg(feature = "mutants")]
+    async fn a_door_that_lets_in_whom_it_should_not_is_noticed() {
+        let door = Door::default();
+        door.open(Epoch(7), &host("tk-1")).await;
+        let first = {
+            let _planted = mutants::plant("data.door_for_anybody");
+            door.enter(Epoch(6), &host("tk-2")).await.expect("anybody is let in")
+        };
+        door.enter(Epoch(7), &host("tk-1")).await.unwrap();
+        assert!(door.hold(first).await.is_none());
+        let _planted = mutants::plant("data.older_session_writes");
+        assert!(door.hold(first).await.is_some(), "an older session writes");
     }
 }

@@ -5,8 +5,10 @@ use super::kept::{KeptStore, KeptWriter, Origin};
 use super::wire::{Ask, Begin, Tell, Wire, receive, send};
 use super::{ResyncError, Volume};
 use crate::replication::record::{Record, RecordFile, Role};
+use crate::replication::refusals::Refusals;
 use quorum::codec::Blob;
 use quorum::id::HostName;
+use quorum::mutants;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ pub struct Serving {
     pub path: PathBuf,
     /// Its record.
     pub record: RecordFile,
+    /// What its export refused.
+    pub refusals: Refusals,
     /// Where differing data is kept.
     pub kept: KeptStore,
     /// Most bytes that are kept of this volume.
@@ -95,6 +99,8 @@ impl Session {
         }
         let session = Self { door, number, begin, serving, volume, batch: Vec::new(), kept: None, replaced_bytes: 0 };
         session.record()?;
+        // Everything is compared from here on, what an earlier mirror could not write, too.
+        session.serving.refusals.forget().map_err(|error| ResyncError::Volume(error.to_string()))?;
         Ok(session)
     }
 
@@ -103,6 +109,7 @@ impl Session {
         let there = self.serving.record.read().map_err(|error| ResyncError::Volume(error.to_string()))?;
         match there {
             Some(record) if record.role == Role::Syncing && record.epoch == self.begin.epoch => Ok(record),
+            Some(record) if mutants::on("data.replaces_in_a_standby") => Ok(record),
             other => {
                 let because = format!("this copy isn't being made equal under epoch {}: {other:?}", self.begin.epoch);
                 Err(ResyncError::Refused(because))
@@ -158,7 +165,7 @@ impl Session {
         let out = || ResyncError::Refused("the export was closed, or a newer comparison began".into());
         let held = self.door.hold(self.number).await.ok_or_else(out)?;
         let record = self.record()?;
-        if record.was_source && self.kept.is_none() {
+        if record.was_source && self.kept.is_none() && !mutants::on("data.nothing_kept") {
             self.kept = Some(self.begin_keeping(&record).map_err(ResyncError::Volume)?);
         }
         let volume = Arc::clone(&self.volume);

@@ -6,7 +6,9 @@ use quorum::id::{Epoch, GroupName, HostName, LogIndex, PlanId, VoterId};
 use quorum::lease::Grant;
 use quorum::ledger::{self, EvidenceKind, Incarnation, Ledger, PlanKind, Scope};
 use quorum::roster::majority;
+use quorum::timing::Timing;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// A suspicion that lasts this long was known when a plan was proposed, however long its commit took.
 const LASTING_NS: u64 = 5_000_000_000;
@@ -24,7 +26,9 @@ impl Oracle {
                 if self.is_news(host, (ledger.era().0, index.0), now_ns) {
                     if matches!(**fact, ledger::Event::ConfigChanged { .. }) {
                         self.membership = ledger.membership().clone();
+                        self.configured_ns = now_ns;
                     }
+                    self.touches_production(fact);
                     self.fact(*index, fact, now_ns);
                     self.seen_of_plan(fact, ledger);
                 }
@@ -95,8 +99,9 @@ impl Oracle {
                 self.open_tasks.remove(task);
             }
             ledger::Event::Granted { group, to, epoch, expected_loss, .. } => {
-                if expected_loss.is_none_or(|loss| !loss.is_zero()) {
-                    self.lossy.insert((group.clone(), *epoch));
+                let most_ns = expected_loss.map(|loss| u64::try_from(loss.as_nanos()).unwrap_or(u64::MAX));
+                if most_ns != Some(0) {
+                    self.lossy.insert((group.clone(), *epoch), most_ns);
                 }
                 self.grants(group, to, *epoch);
             }
@@ -104,7 +109,8 @@ impl Oracle {
                 self.stopped.insert((group.clone(), *epoch));
             }
             ledger::Event::PlanOpened { plan, kind, group, because } => {
-                self.plans(*plan, *kind, (group, because), now_ns)
+                self.drill(*plan, *kind, group);
+                self.plans(*plan, *kind, (group, because), now_ns);
             }
             _ => {}
         }
@@ -116,6 +122,7 @@ impl Oracle {
                 let Some(state) = ledger.plans().get(plan) else { return };
                 let Some(step) = state.plan.steps.get(*step as usize) else { return };
                 self.seen.steps.insert((state.plan.kind, step.kind));
+                self.drill_steps(*plan, step.kind);
                 let cells = self.marks.iter().map(|mark| (*mark, state.plan.kind, step.kind));
                 self.seen.cells.extend(cells);
             }
@@ -162,20 +169,23 @@ impl Oracle {
         }
     }
 
-    /// A voter says that its promises are over: in real time, too (I6).
+    /// A voter says that its promises are over: L_v after its last grant and the last configuration, in real time, too (I6).
+    /// Nothing follows from when its process began: what is counted now may have been said before.
     fn expires(&mut self, of: &Incarnation, voter: VoterId, now_ns: u64) {
-        let Some(granted_ns) = self.lease_grants.get(&(voter, of.clone())) else { return };
-        if now_ns < granted_ns + self.lease_ns {
-            let after = (now_ns - granted_ns) / 1_000_000;
-            self.breaks(
-                "I6",
-                format!("voter {voter} said {after} ms after its last grant that the lease of {of} is over"),
-            );
+        let Some((granted_ns, wait_ns)) = self.lease_grants.get(&(voter, of.clone())).copied() else { return };
+        let since = [("last grant", granted_ns), ("configuration", self.configured_ns)];
+        if let Some((what, at_ns)) = since.into_iter().find(|(_, at_ns)| now_ns < at_ns + wait_ns) {
+            let after = (now_ns - at_ns) / 1_000_000;
+            let text = format!("voter {voter} said {after} ms after its {what} that the lease of {of} is over");
+            self.breaks("I6", text);
         }
     }
 
     fn proves(&mut self, of: &Incarnation, kind: EvidenceKind, scope: &Scope) {
         self.seen.evidence.insert(kind);
+        if kind == EvidenceKind::Attested {
+            self.vouched(of);
+        }
         // The record that stands for a host's older admissions is over from its birth.
         let is_of_older_eras = of.he.count() == 0;
         if !is_of_older_eras && !self.ended.contains_key(of) {
@@ -257,7 +267,15 @@ impl Oracle {
         if let Some((host, index)) = host.and_then(|host| Some((host.clone(), *self.unknown.get(&host)?))) {
             self.breaks("I17", format!("{host} granted to {of} with entry {index} on its disk, which it can't read"));
         }
-        self.lease_ns = u64::try_from(grant.lease.as_nanos()).unwrap_or(u64::MAX);
-        self.lease_grants.insert((grant.voter, of), now_ns);
+        let wait_ns = ledger.and_then(Ledger::timing).map_or(0, |timing| wait_of(grant.lease, timing));
+        self.lease_grants.insert((grant.voter, of), (now_ns, wait_ns));
     }
+}
+
+/// What of L_v passes in real time at least: its L is stretched for a holder whose clock is slow and a voter whose clock
+/// is fast, and the voter's may really be.
+fn wait_of(lease: Duration, timing: &Timing) -> u64 {
+    let ppm = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX) / 1_000_000;
+    let rho = u64::from(timing.rho_ppm);
+    ppm(lease) * (1_000_000 + rho) + ppm(timing.delta_io) * (1_000_000 - rho)
 }
