@@ -184,17 +184,20 @@ pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
     all_messages().into_iter().map(|(name, message)| (name, engine::encode(&message).expect("fits"))).collect()
 }
 
+/// Samples of one kind, by name.
+type Named = Vec<(&'static str, Vec<u8>)>;
+
 /// Everything that agents and keepers of two releases must understand of each other, by name.
 pub fn samples() -> Vec<(String, Vec<u8>)> {
     let entry = [("supports", engine::encode_entry(&entry()).expect("small"))];
-    let kinds: [(&str, Vec<(&str, Vec<u8>)>); 5] = [
+    let kinds: [(&str, Named); 5] = [
         ("datagram", datagrams()),
         ("message", messages()),
         ("entry", entry.into()),
         ("resync", crate::replication::resync::fuzz::samples()),
         ("keeper", crate::keeper::fuzz::samples()),
     ];
-    let named = |(kind, samples): (&'static str, Vec<(&'static str, Vec<u8>)>)| {
+    let named = |(kind, samples): (&'static str, Named)| {
         samples.into_iter().map(move |(name, bytes)| (format!("{kind} {name}"), bytes))
     };
     kinds.into_iter().flat_map(named).collect()
