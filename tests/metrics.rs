@@ -63,6 +63,7 @@ fn status() -> StatusDocument {
             would_go_to: None,
             gates,
             automatic_failover: PossibleLine { possible: true, because: String::new() },
+            pin: None,
         }],
         plans: vec![PlanLine {
             id: 1,

@@ -72,6 +72,7 @@ impl Scratch {
             group: "erp".parse().unwrap(),
             host: host.parse().unwrap(),
             cgroup: self.cgroup(host),
+            pinned: self.cgroup(&format!("pinned-{host}")),
             runtime: self.path(&format!("run-{host}")),
         }
     }

@@ -137,6 +137,25 @@ fn a_pinned_group_lives_on_and_is_not_attested() {
     });
 }
 
+#[test]
+fn a_group_that_is_still_in_its_pinned_cgroup_is_not_attested_whatever_the_record_says() {
+    valid(|| {
+        let bench = Bench::start(Options::default());
+        let mut agent = bench.agent();
+        agent.arm(1, &["erp", "web"]);
+        let left = bench.run_in(1, "erp", STUBBORN);
+        let from = GroupCgroup::make(&bench.root(), epoch(1), &name("erp")).expect("armed");
+        let to = GroupCgroup::make_pinned(&bench.root(), &name("erp")).expect("made");
+        from.move_all(&to).expect("moved");
+        // The record says that it is untied, and the lease ends before anybody has moved it back.
+        agent.hold(1, &["erp", "web"]);
+        bench.page_until("the reason", |page| page.reason == Reason::PinsUnsettled);
+        let page = bench.page_until("the attestation", |page| attested(page) == Some(epoch(1)));
+        assert_eq!(gone(&page), ["web"]);
+        assert_eq!((bench.ended(left), bench.fires()), (None, 0));
+    });
+}
+
 /// A helper that answers only when its flag file is there.
 fn helper(bench: &Memory, body: &str) -> String {
     use std::os::unix::fs::PermissionsExt;

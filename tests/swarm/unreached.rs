@@ -16,7 +16,7 @@ const SPEAKER: &str = "who speaks checks the same thing first, at the same index
 const PERSON: &str = "the agent that is asked refuses the order before it is proposed";
 const RARE: &str =
     "two proposals would have to meet within one commit: ten thousand seeds didn't make them, the stories do";
-const KIND: &str = "nothing of this version proposes it: pins, live migration, hypervisors and storage exclusion have their rules in the ledger only";
+const KIND: &str = "nobody in the swarm asks for it: pins are ordered in stories of their own (agent/src/sim/pin_tests.rs), live migration, hypervisors and storage exclusion have their rules in the ledger only";
 
 /// Refusal rules that no run reaches.
 pub const RULES: [(&str, &[&str]); 8] = [

@@ -2,7 +2,7 @@
 //!
 //! Pure: a status in, an explanation out.
 
-use crate::engine::{API_VERSION, GateLine, GroupLine, HostLine, PlanLine, StatusDocument};
+use crate::engine::{API_VERSION, GateLine, GroupLine, HostLine, PinLine, PlanLine, StatusDocument};
 use serde::Serialize;
 
 /// What can be explained.
@@ -170,10 +170,22 @@ fn group(status: &StatusDocument, group: &GroupLine) -> Vec<Fact> {
     if let Some(to) = &group.would_go_to {
         facts.push(fact("would go to", to.as_str(), ""));
     }
+    facts.extend(group.pin.as_ref().map(pin));
     for line in status.plans.iter().filter(|line| line.group == group.name) {
         facts.push(fact(format!("plan {}", line.id), line.state, format!("{}: {}", line.kind, line.step)));
     }
     facts
+}
+
+fn pin(pin: &PinLine) -> Fact {
+    let state = match (pin.acknowledged, pin.in_force) {
+        (false, _) => "asked for",
+        (true, Some(true)) => "in force",
+        (true, Some(false)) => "not in force",
+        (true, None) => "acknowledged",
+    };
+    let what = "it goes on without a lease, nobody else is granted it";
+    fact("pin", state, format!("to {} under host epoch {}: {what} ({})", pin.host, pin.host_epoch, pin.reason))
 }
 
 fn data(group: &GroupLine) -> Fact {

@@ -9,6 +9,7 @@ use super::message::{Challenge, Message};
 use crate::detector::Judgement;
 use crate::event::Event;
 use crate::heartbeat::{Hello, KeeperState};
+use crate::runner::Duty;
 use quorum::id::{GroupName, HostName};
 use quorum::ledger::{
     Command, Evidence, HostAdmitted, Incarnation, IncarnationState, Observation, Refusal, RetiredBecause,
@@ -19,7 +20,7 @@ use std::time::Duration;
 /// A challenge that isn't answered is drawn anew after this.
 const CHALLENGE_AGAIN: Duration = Duration::from_millis(1_000);
 /// A hello older than this says nothing about now.
-const HELLO_FRESH: Duration = Duration::from_millis(1_000);
+pub(super) const HELLO_FRESH: Duration = Duration::from_millis(1_000);
 
 impl Engine {
     /// Looks at every host that speaks and isn't admitted as it speaks.
@@ -56,7 +57,10 @@ impl Engine {
             lab: hello.lab,
         };
         match self.ledger.check_admission(&admission) {
-            Ok(()) if ready => self.propose_paced(host.as_str(), Command::HostAdmitted(admission)),
+            Ok(()) if ready => {
+                self.propose_paced(host.as_str(), Command::HostAdmitted(admission));
+                self.challenge_about_pins(host, hello);
+            }
             // A keeper that is still clearing comes back in a moment.
             Ok(()) => {}
             Err(Refusal::StillAdmitted { of }) => {
@@ -65,7 +69,9 @@ impl Engine {
                     .incarnation(&of)
                     .is_some_and(|state| state.boot == Some(hello.boot) && state.instance == hello.keeper);
                 // Should the keeper of a host that is as admitted have retired it, the host says so itself.
-                if !as_admitted {
+                if as_admitted {
+                    self.challenge_about_pins(host, hello);
+                } else {
                     self.challenge(&of);
                 }
             }
@@ -100,7 +106,7 @@ impl Engine {
 
     /// Asks the host that speaks to prove itself: a hello that nobody asked for proves nothing, it may be an old one
     /// delivered late.
-    fn challenge(&mut self, of: &Incarnation) {
+    pub(super) fn challenge(&mut self, of: &Incarnation) {
         let now = self.now.moment;
         let (era, drawn_at) = (self.ledger.era(), self.ledger.applied());
         let Some(leading) = &mut self.leading else { return };
@@ -137,7 +143,16 @@ impl Engine {
         if concerned.iter().any(|group| seen(group).is_none()) {
             return;
         }
-        let is_here = |group: &&GroupName| seen(group).is_some_and(|found| found.workload != Presence::Absent);
+        // What is tied to this host, or was granted to it in this admission, isn't left over from anything.
+        let is_rightful = |group: &GroupName, workload: Presence| match self.duty(group) {
+            Duty::Tied(_) => true,
+            Duty::Owner(owner) => workload == Presence::Running(owner.epoch),
+            Duty::None | Duty::Former(_) | Duty::SayAbsent | Duty::Standby(_) => false,
+        };
+        let is_here = |group: &&GroupName| {
+            let workload = seen(group).map_or(Presence::Remnant, |found| found.workload);
+            workload != Presence::Absent && !is_rightful(group, workload)
+        };
         let remnants: Vec<GroupName> = concerned.iter().filter(is_here).cloned().collect();
         if !remnants.is_empty() {
             // The runners are killing it; the answer waits for that.

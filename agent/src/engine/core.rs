@@ -10,13 +10,14 @@ use super::local::Local;
 use super::log::Following;
 use super::membership::Wishing;
 use super::operator::Waiting;
+use super::pins::Untying;
 use super::proposals::Proposals;
 use super::voter::Voting;
 use crate::config::ClusterSpec;
 use crate::detector::{Detector, Health, Params};
 use crate::event::Event;
 use crate::heartbeat::{Beat, Schedule};
-use quorum::id::{AgentInstance, BootId, Era, HardwareId, HostName, ProposalKey, SiteName, VoterId};
+use quorum::id::{AgentInstance, BootId, Era, GroupName, HardwareId, HostName, ProposalKey, SiteName, VoterId};
 use quorum::ledger::{Command, Entry, Ledger, VERSION};
 use quorum::moment::Moment;
 use quorum::timing::Timing;
@@ -102,6 +103,8 @@ pub struct Engine {
     pub(super) wishing: Option<Wishing>,
     /// The id for which a store was ordered.
     pub(super) joining: Option<VoterId>,
+    /// Groups that a person wants untied from this host.
+    pub(super) untying: BTreeMap<GroupName, Untying>,
     pub(super) ended_votes: BTreeSet<VoterId>,
     /// The newest era that a peer spoke of: what is of an older one counts no more.
     pub(super) newest_era: Era,
@@ -144,6 +147,7 @@ impl Engine {
             data_seen: DataSeen::default(),
             wishing: None,
             joining: None,
+            untying: BTreeMap::new(),
             ended_votes: setup.ended_votes,
             newest_era: Era(1),
             understood: VERSION,
@@ -203,6 +207,7 @@ impl Engine {
         self.fence_duties();
         self.keep_lease();
         self.run_groups();
+        self.progress_untying();
         self.progress_acceptances();
         self.answer_late();
         self.send_proposals();
@@ -221,6 +226,7 @@ impl Engine {
         moments.push(self.fence.deadline());
         moments.push(self.data_seen.deadline());
         moments.push(self.wishing.as_ref().map(Wishing::deadline));
+        moments.push(self.untying_deadline());
         // Whatever was due has just been tried: what is still due waits for something else, and spinning won't bring it.
         let now = self.now.moment;
         let later = |at: Moment| if now.either_reached(at) { now.plus(WAITS_FOR_OTHERS) } else { at };

@@ -196,6 +196,16 @@ pub enum Work {
     },
     /// Kill whatever is here.
     Kill,
+    /// Move what runs into the group's pinned cgroup, where the lease's end doesn't reach it.
+    Tie {
+        /// Under which epoch it runs.
+        epoch: Epoch,
+    },
+    /// Move what runs back under the lease. Also where nothing runs any more.
+    Untie {
+        /// Under which epoch it runs.
+        epoch: Epoch,
+    },
     /// Receive the owner's writes: open this copy to the owner's epoch and to no older one.
     OpenExport {
         /// The owner's epoch.

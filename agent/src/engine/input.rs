@@ -202,6 +202,8 @@ pub struct Found {
     pub workload: Presence,
     /// This host's copy of the data; `None` if the group has no volumes here.
     pub copy: Option<CopyFound>,
+    /// Something is in the group's pinned cgroup.
+    pub is_tied: bool,
 }
 
 /// Whether something of a workload is here.

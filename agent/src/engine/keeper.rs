@@ -4,7 +4,7 @@
 //! stuck engine writes nothing, and the keeper lets the lease run out.
 
 use super::core::Engine;
-use super::effect::{Armed, Effect, KeeperOrder};
+use super::effect::{Effect, KeeperOrder};
 use super::input::KeeperPage;
 use crate::event::Event;
 use crate::heartbeat::{Datagram, KeeperState};
@@ -25,8 +25,10 @@ pub(super) struct KeeperSide {
     /// Of the last record; each record's is larger than any before it, also of an earlier agent process.
     pub(super) sequence: u64,
     /// Of the first record that had the armed set in force.
-    armed_since: u64,
-    written: Option<KeeperOrder>,
+    pub(super) armed_since: u64,
+    pub(super) written: Option<KeeperOrder>,
+    /// Groups armed as pinned, and the first record since which they are so without a break.
+    pub(super) tied: BTreeMap<GroupName, u64>,
     holds: bool,
 }
 
@@ -75,30 +77,7 @@ impl Engine {
         };
         self.hold_as(&me);
         self.write_record(&me);
-        self.acknowledge_pins(&me);
-    }
-
-    /// The sequence number of an armed set with this group that the keeper took over.
-    pub(super) fn armed_sequence(&self, group: &GroupName) -> Option<u64> {
-        let is_armed = self.keeper.written.as_ref().is_some_and(|order| order.armed.contains_key(group));
-        let page = self.keeper.page.as_ref().filter(|page| page.state == KeeperState::Armed)?;
-        (is_armed && page.echoed >= self.keeper.armed_since).then_some(self.keeper.armed_since)
-    }
-
-    /// Tells the cluster that this host's keeper exempts a pinned group from the lease's end.
-    fn acknowledge_pins(&mut self, me: &Incarnation) {
-        let Some(written) = &self.keeper.written else { return };
-        let is_pinned = |group: &&GroupName| written.armed.get(*group).is_some_and(|armed| armed.pinned);
-        let waits = |group: &&GroupName| {
-            let pin = self.ledger.group(group).and_then(|state| state.pin.as_ref());
-            pin.is_some_and(|pin| pin.of == *me && pin.acknowledged.is_none())
-        };
-        let groups: Vec<GroupName> = written.armed.keys().filter(is_pinned).filter(waits).cloned().collect();
-        for group in groups {
-            if let Some(sequence) = self.armed_sequence(&group) {
-                self.propose(Command::PinAcknowledged { group, of: me.clone(), sequence });
-            }
-        }
+        self.acknowledge_pins();
     }
 
     fn hold_as(&mut self, me: &Incarnation) {
@@ -108,6 +87,7 @@ impl Engine {
             let holder = Holder::new(me.host.clone(), claim, self.me.agent, self.timing.renewal);
             self.keeper.holder = Some(holder);
             self.keeper.written = None;
+            self.keeper.tied.clear();
         }
         let may_pet = self.may_pet();
         if may_pet && !self.keeper.holds {
@@ -149,6 +129,8 @@ impl Engine {
         self.keeper.sequence += 1;
         if is_new_set {
             self.keeper.armed_since = self.keeper.sequence;
+            let sequence = self.keeper.sequence;
+            self.keeper.note_tied(&armed, sequence);
         }
         let order = KeeperOrder {
             era: self.ledger.era(),
@@ -190,19 +172,6 @@ impl Engine {
         };
         self.keeper.written = Some(order.clone());
         self.effects.push(Effect::Keeper(order));
-    }
-
-    /// The groups that may have processes here: those whose ticket is ours.
-    fn armed_set(&self, me: &Incarnation) -> BTreeMap<GroupName, Armed> {
-        let ours = self.ledger.groups().iter().filter_map(|(name, state)| {
-            let ticket = state.ticket.as_ref().filter(|ticket| ticket.of == *me)?;
-            if matches!(ticket.state, TicketState::Stopped { .. }) {
-                return None;
-            }
-            let pinned = state.pin.as_ref().is_some_and(|pin| pin.of == *me);
-            Some((name.clone(), Armed { epoch: ticket.epoch, pinned }))
-        });
-        ours.collect()
     }
 
     /// Says to the ledger what the keeper attests, until the ledger shows it.

@@ -189,6 +189,9 @@ impl Engine {
         if me.is_some() && self.is_asked_for_absence(group, state) {
             return Duty::SayAbsent;
         }
+        if let Some(tied) = self.tied_duty(group, state) {
+            return tied;
+        }
         match &state.ticket {
             Some(ticket) if Some(&ticket.of) == me.as_ref() => self.owner_duty(group, state, &ticket.of),
             Some(ticket) if ticket.of.host == self.me.host && mutants::on("engine.owns_by_name") && me.is_some() => {
@@ -261,6 +264,7 @@ impl Engine {
             in_sync: others.cloned().collect(),
             attest_every: spec.filter(|spec| !spec.writes_wait_for_mirror()).map(|spec| attest_every(spec.target_rpo)),
             patience: PATIENCE,
+            tie: self.tie(group, state),
         })
     }
 

@@ -36,6 +36,7 @@ mod memory;
 mod message;
 mod operator;
 mod orders;
+mod pins;
 mod proposals;
 mod recover;
 mod status;
@@ -60,6 +61,6 @@ pub use operator::{Answer, Move, Request};
 pub use orders::{Matter, Order, Scope};
 pub use recover::{Begun, RecoverError, Recovery, backup, begin as begin_era, read_backup, replay};
 pub use status::{
-    API_VERSION, AttentionLine, DataLine, FreezeLine, GateLine, GatesLine, GroupLine, HostLine, PlanLine, PossibleLine,
-    QuorumLine, SiteLine, StatusDocument, VersionLine, VoterLine,
+    API_VERSION, AttentionLine, DataLine, FreezeLine, GateLine, GatesLine, GroupLine, HostLine, PinLine, PlanLine,
+    PossibleLine, QuorumLine, SiteLine, StatusDocument, VersionLine, VoterLine,
 };

@@ -276,6 +276,11 @@ impl Engine {
     }
 
     fn on_order(&mut self, ticket: u64, order: Order, by: Decision) {
+        if let Order::Unpin { group } = &order
+            && self.unties_here(group)
+        {
+            return self.begin_untying(ticket, group.clone(), by);
+        }
         match self.commands_for(order, by) {
             Err(because) => self.refuse(ticket, because, "antipode status shows what there is"),
             Ok(mut commands) => {

@@ -207,7 +207,17 @@ impl Engine {
         ticket.map(|ticket| ticket.of.clone()).ok_or_else(|| format!("{group} has no owner"))
     }
 
-    /// With proof from anywhere; without it by the host itself, whose keeper is seen to have the group armed.
+    /// Whether it is for this host to take the group back under its lease, step by step.
+    pub(super) fn unties_here(&self, group: &GroupName) -> bool {
+        let pin = self.ledger.group(group).and_then(|state| self.pin_here(state));
+        let of = pin.map(|pin| pin.of.clone());
+        let is_proven = |of: &Incarnation| {
+            self.ledger.covering_evidence(group).iter().any(|(owner, proof)| owner == of && proof.is_ok())
+        };
+        of.is_some_and(|of| !is_proven(&of))
+    }
+
+    /// With proof from anywhere; without it by the host itself, see [`Engine::unties_here`].
     fn unpin(&self, group: GroupName, by: Decision) -> Result<Command, String> {
         let pin = self.ledger.group(&group).and_then(|state| state.pin.as_ref());
         let pinned = pin.map(|pin| pin.of.clone()).ok_or_else(|| format!("{group} is not pinned"))?;
@@ -216,15 +226,9 @@ impl Engine {
             return Ok(Command::Unpin { group, ground: UnpinGround::Proof, by });
         }
         let host = &pinned.host;
-        if *host != self.me.host {
-            return Err(format!("only {host} can show that its keeper holds {group}: ask it with --host {host}"));
-        }
-        let (he, _) = self.ledger.admitted(host).ok_or_else(|| format!("{host} is not admitted now"))?;
-        let sequence = self.armed_sequence(&group).ok_or_else(|| {
-            format!("the keeper of {host} has not acknowledged {group} in its armed set; wait for it and ask again")
-        })?;
-        let of = Incarnation { host: host.clone(), he };
-        Ok(Command::Unpin { group, ground: UnpinGround::Rearmed { of, sequence }, by })
+        Err(format!(
+            "only {host} can take {group} back under its lease: ask it with --host {host}; if {host} is off, prove that first: antipode fence status"
+        ))
     }
 
     fn contrary_to(&self, matter: Matter) -> Vec<Contrary> {

@@ -154,6 +154,23 @@ pub struct GroupLine {
     pub gates: GatesLine,
     /// Whether the cluster can fail it over by itself.
     pub automatic_failover: PossibleLine,
+    /// It is tied to a host.
+    pub pin: Option<PinLine>,
+}
+
+/// A group's tie to a host.
+#[derive(Clone, Debug, Serialize)]
+pub struct PinLine {
+    /// To which host.
+    pub host: String,
+    /// To which admission of it.
+    pub host_epoch: String,
+    /// The host's keeper has said that it spares the group.
+    pub acknowledged: bool,
+    /// Its processes are out of the lease's reach; only that host itself knows.
+    pub in_force: Option<bool>,
+    /// Why it was pinned.
+    pub reason: String,
 }
 
 /// A group's data.
@@ -391,6 +408,7 @@ impl Engine {
             would_go_to: self.would_go_to(group).map(|host| host.to_string()),
             gates: self.gates(group, state),
             automatic_failover: self.automatic_failover(group),
+            pin: state.and_then(|state| self.pin_line(group, state)),
             host: host.map(|host| host.to_string()),
         }
     }
@@ -542,6 +560,10 @@ impl Engine {
                 text: format!("{group}: {copy}'s copy doesn't fit the log ({found:?}): two sides may have written"),
                 next: format!("look at both copies; bring {} back, its copy goes on", ticket.of.host),
             }));
+            if let Some(line) = self.pin_attention(group, state) {
+                lines.push(line);
+                continue;
+            }
             if self.ledger.is_ended(&ticket.of) {
                 let gaps = self.ledger.covering_evidence(group);
                 let gap = gaps.iter().find_map(|(of, proof)| proof.as_ref().err().map(|gap| format!("{of}: {gap}")));

@@ -6,7 +6,7 @@
 //!
 //! Not here: what is decided (`core`), starting and ending (`run`), upgrading (`handover`).
 
-use super::armed::ArmedSet;
+use super::armed::{ArmedGroup, ArmedSet};
 use super::core::{Action, Core, Device, Facts, Phase, Reason, RecordView};
 use super::device::{DeviceFacts, Opened, Watchdog, WatchdogSpec};
 use super::helper::Helpers;
@@ -18,6 +18,7 @@ use super::slots::{SlotError, SlotReader, SlotWriter};
 use crate::driver::clock;
 use quorum::id::HostEpoch;
 use quorum::moment::Moment;
+use quorum::mutants;
 use std::time::Duration;
 
 /// While something is being ended the kernel is asked this often: the sooner it is seen gone, the sooner it is proof.
@@ -235,8 +236,13 @@ impl Keeper {
         (attestation.boot, attestation.he, attestation.at) = (self.core.params().boot, he, now);
         attestation.gone.copy_from(&self.adopted);
         let slice = &self.slice;
-        // A pinned group lives on unless its own cgroup is empty; one that the kernel doesn't tell about may live.
-        attestation.gone.retain(|group| !group.pinned || slice.is_pinned_populated(group.name()) == Some(false));
+        // A group lives on while something is in its pinned cgroup, whatever the last record says of it: it may have
+        // been on its way out. One that the kernel doesn't tell about may live.
+        let has_nobody = |group: &str| slice.is_pinned_populated(group) == Some(false);
+        if !has_nobody(".") {
+            let is_believed = |group: &ArmedGroup| !group.pinned && mutants::on("keeper.attests_unsettled");
+            attestation.gone.retain(|group| is_believed(group) || has_nobody(group.name()));
+        }
         self.page.attestation = Some(attestation);
     }
 

@@ -18,6 +18,28 @@ pub enum Duty {
     Standby(StandbyDuty),
     /// Run it.
     Owner(OwnerDuty),
+    /// It is tied to an earlier admission of this host: what runs goes on, nothing is started.
+    Tied(TiedDuty),
+}
+
+/// Where the processes of a running group belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// Under the lease.
+    Out,
+    /// In the pinned cgroup.
+    In,
+    /// Where they are, until the keeper and the log have taken note of the pin.
+    Stay,
+}
+
+/// The duty of a host to which a group is tied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TiedDuty {
+    /// The ticket's epoch.
+    pub epoch: Epoch,
+    /// Where its processes belong.
+    pub tie: Tie,
 }
 
 /// What the copy of the last owner says of itself, after that owner's end.
@@ -67,6 +89,8 @@ pub struct OwnerDuty {
     pub patience: Duration,
     /// Writes don't wait for the copy: how far it is behind is to be told this often.
     pub attest_every: Option<Duration>,
+    /// Where its processes belong.
+    pub tie: Tie,
 }
 
 /// Whether a start is allowed in this very step, and if not why.

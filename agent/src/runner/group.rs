@@ -1,6 +1,6 @@
 //! The runner of one group: what was seen here, what is under way, what failed.
 
-use super::act::{Act, Duty, FormerDuty, MayStart, Saying, StandbyDuty};
+use super::act::{Act, Duty, FormerDuty, MayStart, Saying, StandbyDuty, Tie, TiedDuty};
 use crate::engine::{Found, Presence, Report, Resync, Sight, Work, WorkId};
 use quorum::id::{Epoch, Generation, HostName};
 use quorum::ledger::{StepKind, StepOutcome};
@@ -219,7 +219,7 @@ impl GroupRunner {
                 (self.seen, self.mirrored, self.release) = (None, None, None);
                 self.mirror_is_back();
             }
-            Work::Kill => self.seen = None,
+            Work::Kill | Work::Tie { .. } | Work::Untie { .. } => self.seen = None,
             Work::Announce { epoch } => self.announced = Some(*epoch),
             Work::Probe { epoch } => self.probed = Some(*epoch),
             Work::OpenExport { epoch, owner, is_whole } => {
@@ -277,6 +277,7 @@ impl GroupRunner {
                 self.seen = None;
             }
             Duty::Standby(duty) => self.step_standby(duty, &found, &mut acts),
+            Duty::Tied(duty) => self.step_tied(now, duty, &found, &mut acts),
             Duty::Owner(duty) => self.step_owner(now, duty, (&found, may_start), &mut acts),
         }
         acts
@@ -363,6 +364,36 @@ impl GroupRunner {
         }
     }
 
+    /// What this host was tied to goes on. Nothing is started: that takes a grant, and a grant that the pin be gone.
+    fn step_tied(&mut self, now: Moment, duty: &TiedDuty, found: &Found, acts: &mut Vec<Act>) {
+        match found.workload {
+            Presence::Running(epoch) if epoch == duty.epoch => {
+                self.moves(found, (duty.tie, epoch), acts);
+            }
+            Presence::Running(_) => self.order(Work::Kill, acts),
+            Presence::Absent => {
+                self.because = "it is pinned here and doesn't run any more; it is started once it is untied".into();
+            }
+            // A look that failed is no reason to end what was promised to go on.
+            Presence::Remnant => {
+                self.because = "it is pinned here and can't be told to run".into();
+                self.retry_at = Some(now.plus(RETRY_MAX));
+                self.seen = None;
+            }
+        }
+    }
+
+    /// Moves what runs to where it belongs. Returns whether it has to.
+    pub(super) fn moves(&mut self, found: &Found, (tie, epoch): (Tie, Epoch), acts: &mut Vec<Act>) -> bool {
+        let work = match (tie, found.is_tied) {
+            (Tie::In, false) => Work::Tie { epoch },
+            (Tie::Out, true) => Work::Untie { epoch },
+            (Tie::In, true) | (Tie::Out, false) | (Tie::Stay, _) => return false,
+        };
+        self.order(work, acts);
+        true
+    }
+
     /// Orders a kill if anything of the workload is here.
     fn is_cleared(&mut self, found: &Found, acts: &mut Vec<Act>) -> bool {
         let is_absent = found.workload == Presence::Absent;
@@ -410,6 +441,8 @@ fn step_of(work: &Work) -> Option<StepKind> {
         Work::Mirror { .. } => Some(StepKind::Reverse),
         Work::Observe
         | Work::Kill
+        | Work::Tie { .. }
+        | Work::Untie { .. }
         | Work::OpenExport { .. }
         | Work::CloseExport
         | Work::ReleaseWrites { .. }
@@ -421,10 +454,12 @@ fn step_of(work: &Work) -> Option<StepKind> {
 fn serves(work: &Work, duty: &Duty) -> bool {
     let owner = match duty {
         Duty::Owner(owner) if !owner.is_stopped => Some(owner),
-        Duty::Owner(_) | Duty::None | Duty::Former(_) | Duty::SayAbsent | Duty::Standby(_) => None,
+        Duty::Owner(_) | Duty::Tied(_) | Duty::None | Duty::Former(_) | Duty::SayAbsent | Duty::Standby(_) => None,
     };
     match work {
         Work::Observe | Work::Kill | Work::CloseExport | Work::RecordGeneration { .. } => true,
+        // Never two at once: one that was overtaken could still be moving when the keeper's word is taken.
+        Work::Tie { .. } | Work::Untie { .. } => true,
         Work::Promote { epoch, .. }
         | Work::Start { epoch, .. }
         | Work::Probe { epoch }
@@ -436,7 +471,7 @@ fn serves(work: &Work, duty: &Duty) -> bool {
         }),
         Work::OpenExport { epoch, .. } => match duty {
             Duty::Standby(standby) => standby.epoch == *epoch,
-            Duty::None | Duty::Former(_) | Duty::SayAbsent | Duty::Owner(_) => false,
+            Duty::None | Duty::Former(_) | Duty::SayAbsent | Duty::Owner(_) | Duty::Tied(_) => false,
         },
     }
 }

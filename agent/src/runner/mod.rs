@@ -6,6 +6,7 @@
 //!               ▲                                        │ intent, or the ticket went elsewhere
 //!               └────────────────── stop or kill ◄───────┘
 //!  standby   whatever runs is killed ──► export open to the owner's epoch, to no older one
+//!  tied      Running ──► goes on, moved between the pinned cgroup and the lease's; nothing is started or replaced
 //!  neither   whatever runs is killed, export closed
 //! ```
 //! Level-triggered: each step compares the wish with what was *seen* here, so a restarted agent that finds the
@@ -19,5 +20,5 @@ mod act;
 mod group;
 mod owner;
 
-pub use act::{Act, Duty, FormerDuty, MayStart, OwnerDuty, Saying, StandbyDuty};
+pub use act::{Act, Duty, FormerDuty, MayStart, OwnerDuty, Saying, StandbyDuty, Tie, TiedDuty};
 pub use group::GroupRunner;

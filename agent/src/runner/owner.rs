@@ -30,7 +30,11 @@ impl GroupRunner {
         // A newer grant, or an intent that was aborted, ends what was stopped under the one before.
         self.stopped.take_if(|(epoch, ..)| *epoch != duty.epoch);
         match found.workload {
-            Presence::Running(epoch) if epoch == duty.epoch => self.serve(now, duty, acts),
+            Presence::Running(epoch) if epoch == duty.epoch => {
+                if !self.moves(found, (duty.tie, epoch), acts) {
+                    self.serve(now, duty, acts);
+                }
+            }
             Presence::Running(_) if duty.adopts => self.serve(now, duty, acts),
             Presence::Running(_) | Presence::Remnant => self.order(Work::Kill, acts),
             Presence::Absent => self.bring_up(now, duty, may_start, acts),
@@ -196,7 +200,7 @@ impl GroupRunner {
 mod tests {
     use super::*;
     use crate::engine::Sight;
-    use crate::runner::Duty;
+    use crate::runner::{Duty, Tie};
     use quorum::id::{Epoch, HostEpoch};
 
     const EVERY: Duration = Duration::from_secs(2);
@@ -210,7 +214,7 @@ mod tests {
         let (epoch, generation) = (Epoch(7), Generation(3));
         let standby: HostName = "os-1".parse().unwrap();
         let mut runner = GroupRunner::new(0);
-        runner.seen = Some(Found { workload: Presence::Running(epoch), copy: None });
+        runner.seen = Some(Found { workload: Presence::Running(epoch), copy: None, is_tied: false });
         (runner.announced, runner.probed, runner.recorded) = (Some(epoch), Some(epoch), Some(generation));
         runner.mirrored = Some((epoch, standby.clone()));
         let duty = OwnerDuty {
@@ -226,6 +230,7 @@ mod tests {
             in_sync: Vec::new(),
             patience: Duration::ZERO,
             attest_every: Some(EVERY),
+            tie: Tie::Out,
         };
         (runner, Duty::Owner(duty))
     }
@@ -404,7 +409,7 @@ mod tests {
     /// What the last owner of a group orders for its copy, which says so much less than the ledger counts.
     fn as_the_former(behind: u64) -> Vec<Act> {
         let (mut runner, _) = following();
-        runner.seen = Some(Found { workload: Presence::Absent, copy: None });
+        runner.seen = Some(Found { workload: Presence::Absent, copy: None, is_tied: false });
         runner.recorded = Some(Generation(5 - behind));
         let duty = crate::runner::FormerDuty { epoch: Epoch(7), generation: Generation(5) };
         runner.step(at(0), &Duty::Former(duty), &MayStart::No(String::new()))

@@ -45,9 +45,8 @@ impl World {
     fn writers(&self) -> Vec<Writer> {
         let mut writers = Vec::new();
         for (owner, host) in &self.hosts {
-            let Some(boot) = host.boot.as_ref().filter(|boot| !boot.slice_frozen && !boot.is_asleep) else { continue };
-            let _ = boot;
-            for (group, place) in &host.places {
+            let Some(boot) = host.boot.as_ref().filter(|boot| !boot.is_asleep) else { continue };
+            for (group, place) in host.places.iter().filter(|(_, place)| place.is_tied || !boot.slice_frozen) {
                 let (Some(epoch), Some(_)) = (place.running, &place.volume) else { continue };
                 let standby = place.mirror.clone();
                 let is_taken = standby.as_ref().is_none_or(|standby| self.takes(owner, standby, (group, epoch)));

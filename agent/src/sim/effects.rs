@@ -245,6 +245,7 @@ impl World {
             Work::Start { .. } if self.hosts[name].boot.as_ref().is_none_or(|boot| boot.slice_frozen) => {
                 Report::Failed { because: "the slice is frozen".into() }
             }
+            Work::Untie { .. } => self.untie(name, group, work),
             Work::Stop { .. } => {
                 // What was answered is on the mirror only as long as the mirror follows.
                 let place = self.place_mut(name, group);
@@ -261,6 +262,16 @@ impl World {
             self.mirrors_look();
         }
         report
+    }
+
+    /// Back into the cgroup of the host epoch that is armed now; there is none while the slice is frozen.
+    fn untie(&mut self, name: &HostName, group: &GroupName, work: &Work) -> Report {
+        let boot = self.hosts[name].boot.as_ref().filter(|boot| !boot.slice_frozen);
+        let armed = boot.and_then(|boot| boot.keeper.as_ref()).and_then(super::keeper::SimKeeper::armed_epoch);
+        let Some(he) = armed else { return Report::Failed { because: "no host epoch is armed".into() } };
+        let place = self.place_mut(name, group);
+        place.started_under = place.running.map(|_| he);
+        place.perform(work)
     }
 
     /// A mirror comes up if the standby's copy is open to this owner and epoch and can be reached: from then on it has

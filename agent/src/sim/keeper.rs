@@ -3,13 +3,15 @@
 //! The driver can be stopped before any action that it takes, also between the check and the pet; see
 //! [`Point`](super::Point).
 
-use crate::engine::{Attestation, KeeperOrder, KeeperPage};
+use crate::engine::{Armed, Attestation, KeeperOrder, KeeperPage};
 use crate::heartbeat::KeeperState;
 use crate::keeper::core::{Action, Core, Device, Facts, Head, Helpers, Params, Phase, Reason, RecordView, SliceSeen};
 use quorum::id::{BootId, GroupName, HostEpoch, KeeperInstance};
 use quorum::ledger::{Class, WatchdogAttestation};
 use quorum::moment::Moment;
+use quorum::mutants;
 use quorum::timing::Timing;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What a keeper process is made from.
@@ -20,6 +22,15 @@ pub(super) struct KeeperStart<'a> {
     pub(super) class: Class,
     /// The record and the latch that an earlier keeper of this boot left, and whether it had the slice frozen.
     pub(super) found: Option<(Option<KeeperOrder>, HostEpoch)>,
+}
+
+/// What the kernel shows of a host's slice.
+pub(super) struct SliceSight {
+    /// No protected process lives.
+    pub(super) is_empty: bool,
+    pub(super) is_frozen: bool,
+    /// Groups that have processes in their pinned cgroups.
+    pub(super) tied: BTreeSet<GroupName>,
 }
 
 /// What must have changed for the agent to be told.
@@ -40,6 +51,9 @@ pub(super) struct SimKeeper {
     /// The device refuses pets.
     pub(super) is_device_broken: bool,
     helpers: Helpers,
+    pins_settled: u64,
+    /// Groups that were seen in their pinned cgroups at the last look.
+    tied: BTreeSet<GroupName>,
     told: Option<Told>,
     /// Stopped until this real time.
     pub(super) paused_until: u64,
@@ -70,6 +84,8 @@ impl SimKeeper {
             is_set_up: false,
             is_device_broken: false,
             helpers: Helpers::Ready,
+            pins_settled: 0,
+            tied: BTreeSet::new(),
             told: None,
             paused_until: 0,
         }
@@ -84,8 +100,11 @@ impl SimKeeper {
         self.record = Some(order);
     }
 
-    /// The next action of the driver's loop. `is_empty`: no protected process lives; `is_frozen`: the slice is.
-    pub(super) fn decide(&mut self, now: Moment, (is_empty, is_frozen): (bool, bool)) -> Action {
+    /// The next action of the driver's loop.
+    pub(super) fn decide(&mut self, now: Moment, seen: SliceSight) -> Action {
+        let SliceSight { is_empty, is_frozen, tied } = seen;
+        self.settle_pins(&tied);
+        self.tied = tied;
         let view = self.record.as_ref().map_or(RecordView::Absent, |order| RecordView::Whole(head_of(order)));
         let device = match (self.is_device_broken, self.is_set_up) {
             (true, _) => Device::Failed,
@@ -97,7 +116,7 @@ impl SimKeeper {
             helpers: self.helpers,
             device,
             may_close_late: false,
-            pins_settled: self.record.as_ref().map_or(0, |order| order.sequence),
+            pins_settled: self.pins_settled,
         };
         let before = self.core.sequence();
         let action = self.core.step(now, view, &facts);
@@ -113,7 +132,10 @@ impl SimKeeper {
             Action::SetUp => self.is_set_up = true,
             Action::Kill => self.helpers = Helpers::Done,
             Action::Attest(he) => {
-                let groups = self.adopted.iter().flat_map(|order| order.armed.keys().cloned()).collect();
+                let armed = self.adopted.iter().flat_map(|order| &order.armed);
+                let is_believed = |armed: &Armed| !armed.pinned && mutants::on("keeper.attests_unsettled");
+                let is_gone = |(group, armed): &(&GroupName, &Armed)| is_believed(armed) || !self.tied.contains(*group);
+                let groups = armed.filter(is_gone).map(|(group, _)| group.clone()).collect();
                 self.attested = Some(Attestation { boot: self.boot, host_epoch: he, groups });
             }
             Action::Thaw(_) => self.helpers = Helpers::Ready,
@@ -121,10 +143,18 @@ impl SimKeeper {
         }
     }
 
-    /// Whether the record in force exempts the group from the lease's end.
-    pub(super) fn exempts(&self, group: &GroupName) -> bool {
-        let armed = self.adopted.as_ref().and_then(|order| order.armed.get(group));
-        armed.is_some_and(|armed| armed.pinned)
+    /// A group that is armed without a pin must have left its pinned cgroup before its sequence is echoed.
+    fn settle_pins(&mut self, tied: &BTreeSet<GroupName>) {
+        let Some(order) = &self.record else { return };
+        let is_left = |(group, armed): (&GroupName, &Armed)| !armed.pinned && tied.contains(group);
+        if !order.armed.iter().any(is_left) {
+            self.pins_settled = order.sequence;
+        }
+    }
+
+    /// The host epoch that is armed.
+    pub(super) fn armed_epoch(&self) -> Option<HostEpoch> {
+        self.core.armed_epoch()
     }
 
     /// When the adopted lease ends, on the host's clocks; `None` while nothing is armed.

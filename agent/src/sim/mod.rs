@@ -45,6 +45,8 @@ mod fence_tests;
 #[cfg(test)]
 mod members_tests;
 #[cfg(test)]
+mod pin_tests;
+#[cfg(test)]
 mod recover_tests;
 #[cfg(test)]
 mod release_tests;

@@ -57,6 +57,10 @@ pub struct Oracle {
     suspects: BTreeMap<(HostName, HostName), u64>,
     suspected: BTreeSet<(HostName, HostName)>,
     open_tasks: BTreeSet<TaskId>,
+    /// Groups that the log ties to an admission.
+    pins: BTreeMap<GroupName, Incarnation>,
+    /// Those of them of which their keepers have taken note.
+    noted_pins: BTreeSet<GroupName>,
     /// When a voter granted last, and how long it must wait from then on, in real time.
     lease_grants: BTreeMap<(VoterId, Incarnation), (u64, u64)>,
     /// When the configuration came into force.
@@ -111,9 +115,13 @@ impl Oracle {
                 }
                 running.push((group, name, epoch));
                 self.has_a_right(host, (group, epoch, place.started_under));
+                let is_pinned = self.pins.get(group).is_some_and(|of| of.host == *name);
+                if place.is_tied && !(is_pinned && self.noted_pins.contains(group)) {
+                    let text = format!("{group} on {name} is out of its lease's reach, and the log has no pin of it");
+                    self.breaks("I12", text);
+                }
                 let executes = !boot.slice_frozen && !boot.is_asleep;
-                let exempt = boot.keeper.as_ref().is_some_and(|keeper| keeper.exempts(group));
-                if executes && !exempt {
+                if executes && !place.is_tied {
                     self.runs_within_its_lease(host, group, now_ns);
                 }
             }
@@ -132,7 +140,9 @@ impl Oracle {
             return;
         }
         *highest = epoch;
-        let Some(he) = he else { return };
+        // I4 and I11 hold but for pinned groups (protocol §5).
+        let is_pinned = self.pins.get(group).is_some_and(|of| of.host == host.spec.name);
+        let Some(he) = he.filter(|_| !is_pinned) else { return };
         let of = Incarnation { host: host.spec.name.clone(), he };
         if self.granted.get(&(group.clone(), epoch)) != Some(&of) {
             let text = format!("{group} runs at epoch {epoch} on {of}, to whom that epoch was never granted");
@@ -253,7 +263,7 @@ impl World {
         let Some(boot) = &host.boot else { return };
         let Some(keeper) = &boot.keeper else { return };
         let Some(expiry) = keeper.expiry() else { return };
-        if host.places.values().all(|place| place.running.is_none()) {
+        if host.places.values().all(|place| place.running.is_none() || place.is_tied) {
             return;
         }
         let end_ns = boot.clock.real_at(expiry);

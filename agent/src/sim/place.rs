@@ -104,6 +104,8 @@ pub struct Place {
     pub running: Option<Epoch>,
     /// The host epoch under which it was started.
     pub started_under: Option<HostEpoch>,
+    /// Its processes are in the pinned cgroup, which the lease's end doesn't reach.
+    pub is_tied: bool,
     /// The copy; `None` if the group has no data here.
     pub volume: Option<Volume>,
     /// The running workload mirrors to this host.
@@ -129,6 +131,7 @@ impl Place {
     pub fn end(&mut self) {
         self.running = None;
         self.started_under = None;
+        self.is_tied = false;
         self.mirror = None;
         self.is_mirror_behind = false;
         self.unanswered = false;
@@ -144,6 +147,8 @@ impl Place {
             Work::Announce { .. } => "announce",
             Work::Stop { .. } => "stop",
             Work::Kill => "kill",
+            Work::Tie { .. } => "tie",
+            Work::Untie { .. } => "untie",
             Work::OpenExport { .. } => "open-export",
             Work::CloseExport => "close-export",
             Work::Mirror { .. } => "mirror",
@@ -156,7 +161,8 @@ impl Place {
     pub fn span(work: &Work) -> Duration {
         Duration::from_millis(match work {
             Work::Observe | Work::RecordGeneration { .. } | Work::CloseExport => 5,
-            Work::Kill | Work::Announce { .. } | Work::ReleaseWrites { .. } | Work::OpenExport { .. } => 20,
+            Work::Kill | Work::Tie { .. } | Work::Untie { .. } => 20,
+            Work::Announce { .. } | Work::ReleaseWrites { .. } | Work::OpenExport { .. } => 20,
             Work::Promote { .. } => 50,
             Work::Start { .. } => 300,
             Work::Probe { .. } => 2_000,
@@ -189,6 +195,7 @@ impl Place {
             Work::Observe => Report::Found(Found {
                 workload: self.running.map_or(Presence::Absent, Presence::Running),
                 copy: self.volume.as_ref().map(|volume| CopyFound { generation: volume.says(), check: None }),
+                is_tied: self.is_tied,
             }),
             Work::Promote { epoch, opens, generation } => self.promote(*epoch, *opens, *generation),
             Work::Start { epoch, host_epoch } => {
@@ -207,6 +214,10 @@ impl Place {
             Work::Kill => {
                 self.end();
                 done("killed")
+            }
+            Work::Tie { .. } | Work::Untie { .. } => {
+                self.is_tied = matches!(work, Work::Tie { .. }) && self.running.is_some();
+                done("moved")
             }
             Work::OpenExport { epoch, owner, is_whole } => {
                 if let Some(volume) = &mut self.volume {

@@ -1,6 +1,6 @@
 //! The keeper's looks, action by action, and the watchdog that counts from the last pet.
 
-use super::keeper::{KeeperStart, SimKeeper};
+use super::keeper::{KeeperStart, SimKeeper, SliceSight};
 use super::network::nanos;
 use super::world::{Happening, World};
 use crate::engine::Input;
@@ -121,13 +121,15 @@ impl World {
         true
     }
 
-    /// Whether the slice is empty, as far as the keeper may see it, and whether it is frozen.
-    fn slice_seen(&self, name: &HostName) -> (bool, bool) {
+    /// What the keeper can see of the slice.
+    fn slice_seen(&self, name: &HostName) -> SliceSight {
         let host = &self.hosts[name];
-        let Some(boot) = &host.boot else { return (true, true) };
-        let exempt = |group| boot.keeper.as_ref().is_some_and(|keeper| keeper.exempts(group));
-        let is_empty = host.places.iter().all(|(group, place)| place.running.is_none() || exempt(group));
-        (is_empty, boot.slice_frozen)
+        let running = || host.places.iter().filter(|(_, place)| place.running.is_some());
+        SliceSight {
+            is_empty: running().all(|(_, place)| place.is_tied),
+            is_frozen: host.boot.as_ref().is_none_or(|boot| boot.slice_frozen),
+            tied: running().filter(|(_, place)| place.is_tied).map(|(group, _)| group.clone()).collect(),
+        }
     }
 
     fn keeper_performs(&mut self, name: &HostName, process: (u64, u64), action: Action) {
@@ -159,10 +161,9 @@ impl World {
 
     fn kill_slice(&mut self, name: &HostName) {
         let host = self.hosts.get_mut(name).expect("a host");
-        let keeper = host.boot.as_ref().and_then(|boot| boot.keeper.as_ref());
         let mut any = false;
-        for (group, place) in &mut host.places {
-            if place.running.is_some() && !keeper.is_some_and(|keeper| keeper.exempts(group)) {
+        for place in host.places.values_mut() {
+            if place.running.is_some() && !place.is_tied {
                 place.end();
                 any = true;
             }

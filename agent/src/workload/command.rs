@@ -13,7 +13,8 @@ use quorum::id::{Epoch, HostEpoch};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Version of the contract, said in every request.
@@ -166,7 +167,10 @@ impl CommandWorkload {
                 return Ok(Ended::Killed);
             }
             // Older kernels lack the file; then the adapter's word and an empty cgroup have to do.
-            let _ = fs::write(self.place.cgroup.join("cgroup.kill"), "1");
+            for cgroup in [&self.place.cgroup, &self.place.pinned] {
+                let kill = fs::OpenOptions::new().write(true).open(cgroup.join("cgroup.kill"));
+                let _ = kill.and_then(|mut kill| kill.write_all(b"1"));
+            }
             if Instant::now() >= until {
                 return Err(WorkloadError::Unknown { because: format!("killed, and yet seen {seen:?}") });
             }
@@ -196,12 +200,16 @@ impl CommandWorkload {
     }
 
     fn is_cgroup_empty(&self) -> Result<bool, String> {
-        let file: PathBuf = self.place.cgroup.join("cgroup.procs");
-        match fs::read_to_string(&file) {
-            Ok(text) => Ok(text.trim().is_empty()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-            Err(error) => Err(format!("read {}: {error}", file.display())),
-        }
+        Ok(has_nobody(&self.place.cgroup)? && has_nobody(&self.place.pinned)?)
+    }
+}
+
+fn has_nobody(cgroup: &Path) -> Result<bool, String> {
+    let file = cgroup.join("cgroup.procs");
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(text.trim().is_empty()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(format!("read {}: {error}", file.display())),
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Place {
     pub host: HostName,
     /// The group's cgroup (version 2) inside the protected slice. Everything able to bring the group up runs in it.
     pub cgroup: PathBuf,
+    /// Where its processes are moved while it is pinned: as long as one is in there, something of the group is here.
+    pub pinned: PathBuf,
     /// A folder on a file system that a reboot empties; sockets and process ids of this group live there.
     pub runtime: PathBuf,
 }

@@ -45,7 +45,8 @@ impl Ledger {
         let pinned = state.pin.as_ref().is_some_and(|pin| pin.of == *of);
         rule("ledger.another_pin_acknowledged", pinned, || Refusal::NotPinned { group: group.clone() })?;
         if let Some(pin) = self.group_mut(group).pin.as_mut() {
-            pin.acknowledged = Some(sequence);
+            // Acknowledgements may come out of order, and the latest word of the keeper is the one that counts.
+            pin.acknowledged = pin.acknowledged.max(Some(sequence));
         }
         events.push(Event::PinAcknowledged { group: group.clone(), of: of.clone() });
         Ok(())
@@ -67,8 +68,9 @@ impl Ledger {
                     rule("ledger.unpinned_unproven", false, || unproven(gap.to_string()))?;
                 }
             }
-            UnpinGround::Rearmed { of, .. } => {
+            UnpinGround::Rearmed { of, sequence } => {
                 self.check_rearmed(group, &pinned, of)?;
+                self.check_newest_word(group, *sequence)?;
                 self.carry_over(group, &pinned, of);
             }
         }
@@ -91,6 +93,17 @@ impl Ledger {
         let stopped =
             self.groups.get(group).and_then(|state| state.owners.get(pinned)).is_none_or(|o| o.stopped.is_some());
         rule("ledger.stopped_pin_rearmed", !stopped, || Refusal::AlreadyStopped { group: group.clone() })
+    }
+
+    /// An untying that was given up may still be under way when its host has tied the group again: what its keeper
+    /// said before it acknowledged the pin says nothing about now.
+    fn check_newest_word(&self, group: &GroupName, sequence: u64) -> Result<(), Refusal> {
+        let pin = self.groups.get(group).and_then(|state| state.pin.as_ref());
+        let newest = pin.is_none_or(|pin| pin.acknowledged.is_none_or(|acknowledged| sequence > acknowledged));
+        rule("ledger.unpinned_on_an_old_word", newest, || Refusal::UnpinUnproven {
+            group: group.clone(),
+            why: "its keeper has acknowledged the pin since".to_owned(),
+        })
     }
 
     /// Ticket and possible ownership go over to the admission in which the keeper has the group armed again.

@@ -56,6 +56,8 @@ pub(super) struct Built {
     pub(super) config: GroupConfig,
     pub(super) place: PlaceConfig,
     pub(super) cgroup: Option<(SliceRoot, HostEpoch)>,
+    /// The group's pinned cgroup.
+    pub(super) pinned: PathBuf,
     pub(super) workload: Box<dyn Workload>,
     pub(super) data: Vec<Data>,
     pub(super) listen: IpAddr,
@@ -77,11 +79,12 @@ impl Built {
         let root =
             site.slice.as_ref().map(|slice| SliceRoot::find(&slice.to_string_lossy()).map_err(|e| e.to_string()));
         let root = root.transpose()?;
-        let cgroup = root.zip(order.host_epoch);
+        let cgroup = root.clone().zip(order.host_epoch);
         let at = Place {
             group: group.clone(),
             host: site.host.clone(),
             cgroup: cgroup.as_ref().map(|(root, he)| root.group(*he, group)).unwrap_or_default(),
+            pinned: root.as_ref().map(|root| root.pinned(group)).unwrap_or_default(),
             runtime: site.runtime(group),
         };
         let workload: Box<dyn Workload> = match place.kind.as_str() {
@@ -91,7 +94,7 @@ impl Built {
         };
         let data = volumes(site, &config, &at)?;
         let (listen, peers, transport) = (site.address, site.peers.clone(), site.transport.clone());
-        Ok(Self { config, place, cgroup, workload, data, listen, peers, transport })
+        Ok(Self { config, place, cgroup, pinned: at.pinned, workload, data, listen, peers, transport })
     }
 
     /// The volumes in the spec's order.

@@ -31,6 +31,8 @@ pub(super) async fn perform(built: &Built, work: &Work) -> Report {
             stop(built, *patience, drain_to.as_ref().map(|to| (*epoch, to))).await
         }
         Work::Kill => kill(built).await,
+        Work::Tie { .. } => moved(tie(built)),
+        Work::Untie { .. } => moved(untie(built)),
         Work::OpenExport { epoch, owner, is_whole } => {
             if let Err(because) = make_cgroup(built) {
                 return Report::Failed { because };
@@ -59,13 +61,43 @@ async fn observe(built: &Built) -> Report {
             Presence::Remnant
         }
     };
-    Report::Found(Found { workload, copy })
+    match pinned(built).is_empty() {
+        Ok(is_empty) => Report::Found(Found { workload, copy, is_tied: !is_empty }),
+        Err(error) => Report::Failed { because: error.to_string() },
+    }
 }
 
 /// The group's cgroup below that of the host epoch: it can only be made while the keeper has that host epoch thawed.
 fn make_cgroup(built: &Built) -> Result<(), String> {
     let (root, he) = built.cgroup.as_ref().ok_or("this host has no protected slice, or isn't admitted")?;
     GroupCgroup::make(root, *he, &built.config.name).map(|_| ()).map_err(|error| error.to_string())
+}
+
+fn pinned(built: &Built) -> GroupCgroup {
+    GroupCgroup::at(built.pinned.clone())
+}
+
+/// Out of the lease's reach.
+fn tie(built: &Built) -> Result<(), String> {
+    let (root, he) = built.cgroup.as_ref().ok_or("this host has no protected slice, or isn't admitted")?;
+    let group = &built.config.name;
+    let to = GroupCgroup::make_pinned(root, group).map_err(|error| error.to_string())?;
+    GroupCgroup::at(root.group(*he, group)).move_all(&to).map_err(|error| error.to_string())
+}
+
+/// Under the lease again.
+fn untie(built: &Built) -> Result<(), String> {
+    make_cgroup(built)?;
+    let (root, he) = built.cgroup.as_ref().ok_or("this host isn't admitted")?;
+    let to = GroupCgroup::at(root.group(*he, &built.config.name));
+    pinned(built).move_all(&to).and_then(|()| pinned(built).remove()).map_err(|error| error.to_string())
+}
+
+fn moved(outcome: Result<(), String>) -> Report {
+    match outcome {
+        Ok(()) => Report::Done { detail: "moved".into() },
+        Err(because) => Report::Failed { because },
+    }
 }
 
 async fn start(built: &Built, epoch: Epoch, host_epoch: HostEpoch) -> Report {

@@ -60,7 +60,7 @@ impl Engine {
             TicketState::Stopped { .. } => {}
             TicketState::Granted => self.move_on(group, (state, ticket), spec),
             TicketState::Running => {
-                if state.intent.is_none() && !self.reprotect(group, (state, ticket), spec) {
+                if state.intent.is_none() && !self.reprotect(group, (state, ticket), spec) && state.pin.is_none() {
                     self.fail_back(group, (state, ticket), spec);
                 }
             }

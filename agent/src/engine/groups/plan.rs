@@ -63,6 +63,9 @@ impl Engine {
         let group = &wanted.group;
         let state = self.ledger.group(group).ok_or_else(|| format!("there is no group {group}"))?;
         let spec = self.ledger.group_spec(group).ok_or_else(|| format!("the spec has no group {group}"))?;
+        if let Some(pin) = state.pin.as_ref().filter(|_| wanted.kind != PlanKind::Reprotect) {
+            return Err(format!("{group} is pinned to {}; antipode thaw --pin {group} unties it", pin.of));
+        }
         let owner = state.ticket.as_ref().map(|ticket| ticket.of.host.clone());
         let home = spec.places.get(&spec.home).and_then(|place| place.hosts.first()).cloned();
         let chosen = match wanted.kind {

@@ -105,6 +105,13 @@ impl Oracle {
                 }
                 self.grants(group, to, *epoch);
             }
+            ledger::Event::Pinned { group, of } => {
+                self.pins.insert(group.clone(), of.clone());
+            }
+            ledger::Event::PinAcknowledged { group, .. } => {
+                self.noted_pins.insert(group.clone());
+            }
+            ledger::Event::Unpinned { group, owner } => self.unpins(group, owner.as_ref()),
             ledger::Event::Stopped { group, epoch, .. } => {
                 self.stopped.insert((group.clone(), *epoch));
             }
@@ -191,6 +198,10 @@ impl Oracle {
         if !is_of_older_eras && !self.ended.contains_key(of) {
             self.breaks("I2", format!("{kind:?} was accepted for {of}, which is neither lost nor retired"));
         }
+        self.believes(of, kind, scope);
+    }
+
+    pub(super) fn believes(&mut self, of: &Incarnation, kind: EvidenceKind, scope: &Scope) {
         match scope {
             Scope::Host => {
                 self.inert.entry(of.clone()).or_insert(kind);
@@ -220,6 +231,9 @@ impl Oracle {
         if self.ended.contains_key(to) || self.admitted.get(&to.host) != Some(to) {
             self.breaks("I11", format!("{group} was granted to {to}, which isn't admitted"));
         }
+        if let Some(of) = self.pins.get(group).cloned() {
+            self.breaks("I2", format!("{group} was granted to {to} while it is pinned to {of}"));
+        }
         if let Some((before, owner)) = self.tickets.get(group).cloned() {
             if epoch <= before {
                 self.breaks("I3", format!("epoch {epoch} of {group} was granted after epoch {before}"));
@@ -235,6 +249,16 @@ impl Oracle {
         }
         self.tickets.insert(group.clone(), (epoch, to.clone()));
         self.granted.insert((group.clone(), epoch), to.clone());
+    }
+
+    /// From here on the lease's end counts for the group again, under the admission that it was armed in.
+    fn unpins(&mut self, group: &GroupName, owner: Option<&Incarnation>) {
+        self.pins.remove(group);
+        self.noted_pins.remove(group);
+        if let (Some(of), Some((epoch, owner))) = (owner, self.tickets.get_mut(group)) {
+            owner.clone_from(of);
+            self.granted.insert((group.clone(), *epoch), of.clone());
+        }
     }
 
     /// No way home while anything is suspect or being fenced (I19).

@@ -279,6 +279,7 @@ mod tests {
             group: "erp".parse().unwrap(),
             host: "tk-k1".parse().unwrap(),
             cgroup: "/sys/fs/cgroup/antipode.slice/erp".into(),
+            pinned: "/sys/fs/cgroup/antipode.slice/pinned/erp".into(),
             runtime: "/run/antipode/erp".into(),
         }
     }

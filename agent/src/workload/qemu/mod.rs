@@ -57,8 +57,8 @@ impl Qemu {
     }
 
     async fn find(&self) -> Result<Vec<Daemon>, String> {
-        let (runtime, cgroup) = (self.runtime.clone(), self.place.cgroup.clone());
-        let looked = tokio::task::spawn_blocking(move || process::find(&runtime, &cgroup)).await;
+        let (runtime, place) = (self.runtime.clone(), self.place.clone());
+        let looked = tokio::task::spawn_blocking(move || process::find(&runtime, &place)).await;
         looked.unwrap_or_else(|error| Err(format!("look for processes: {error}")))
     }
 
@@ -180,7 +180,7 @@ impl Qemu {
     }
 
     async fn kill_it(&self, limit: Duration) -> Result<Ended, WorkloadError> {
-        let was_there = daemon::end_all(limit, || process::find(&self.runtime, &self.place.cgroup)).await;
+        let was_there = daemon::end_all(limit, || process::find(&self.runtime, &self.place)).await;
         let was_there = was_there.map_err(|because| WorkloadError::Unknown { because })?;
         self.tidy_up();
         Ok(if was_there { Ended::Killed } else { Ended::WasAbsent })

@@ -8,6 +8,7 @@
 use super::args::SMBIOS_PREFIX;
 use super::runtime::QemuRuntime;
 use crate::command::daemon::{self, Daemon};
+use crate::workload::Place;
 use quorum::id::{Epoch, HostEpoch};
 use std::fs;
 use std::path::Path;
@@ -16,10 +17,11 @@ use std::path::Path;
 ///
 /// # Errors
 /// What could not be read or told apart: there may be one that isn't in a list.
-pub fn find(runtime: &QemuRuntime, cgroup: &Path) -> Result<Vec<Daemon>, String> {
+pub fn find(runtime: &QemuRuntime, place: &Place) -> Result<Vec<Daemon>, String> {
     let found = daemon::find("qemu-system", "-pidfile", &runtime.pid_file())?;
     if found.is_empty() {
-        no_stranger_in(cgroup)?;
+        no_stranger_in(&place.cgroup)?;
+        no_stranger_in(&place.pinned)?;
     }
     Ok(found)
 }

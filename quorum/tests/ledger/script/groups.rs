@@ -44,13 +44,14 @@ impl World {
             }
             "pin-ack" => {
                 let group = group(args.word(0));
-                Command::PinAcknowledged { of: self.holder(&group, args), group, sequence: 7 }
+                Command::PinAcknowledged { of: self.holder(&group, args), group, sequence: args.number("sequence", 7) }
             }
             "unpin" => Command::Unpin {
                 group: group(args.word(0)),
-                ground: args
-                    .get("rearmed")
-                    .map_or(UnpinGround::Proof, |of| UnpinGround::Rearmed { of: self.incarnation(of), sequence: 9 }),
+                ground: args.get("rearmed").map_or(UnpinGround::Proof, |of| UnpinGround::Rearmed {
+                    of: self.incarnation(of),
+                    sequence: args.number("sequence", 9),
+                }),
                 by: decision(args),
             },
             "remove-group" => Command::GroupRemoved { group: group(args.word(0)), by: decision(args) },
