@@ -5,7 +5,7 @@ use super::schema;
 use std::collections::BTreeSet;
 
 /// What is asked of the local agent, the schema of the answer, and the exit status.
-const ASKED: [(&str, i32, &[&str]); 31] = [
+const ASKED: [(&str, i32, &[&str]); 32] = [
     ("status", 0, &["status"]),
     ("quorum-status", 0, &["quorum", "status"]),
     ("explain", 0, &["explain", "site", "tokyo"]),
@@ -30,6 +30,7 @@ const ASKED: [(&str, i32, &[&str]); 31] = [
     ("error", 3, &["thaw", "--pin", "erp"]),
     ("error", 3, &["approve", "plan", "77"]),
     ("error", 3, &["failover", "nothing"]),
+    ("error", 3, &["host", "readmit", "os-1"]),
     ("audit", 0, &["audit", "show"]),
     ("audit", 0, &["audit", "verify"]),
     ("error", 1, &["kept", "show", "nothing"]),

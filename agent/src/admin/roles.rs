@@ -115,7 +115,11 @@ pub(super) const fn order_needs(order: &Order) -> Role {
         | Order::RetryPlan { .. }
         | Order::Pin { .. }
         | Order::Unpin { .. } => Role::Operator,
-        Order::Approve { .. } | Order::Deny { .. } | Order::SkipStep { .. } | Order::ReleaseBrake => Role::Approver,
+        Order::Approve { .. }
+        | Order::Deny { .. }
+        | Order::SkipStep { .. }
+        | Order::ReleaseBrake
+        | Order::ReadmitHost { .. } => Role::Approver,
         Order::RemoveHost { .. } | Order::RemoveGroup { .. } => Role::Admin,
     }
 }
@@ -151,6 +155,7 @@ mod tests {
             ("deny", Order::Deny { matter: Matter::Plan(1) }),
             ("skip-step", Order::SkipStep { plan: 1 }),
             ("release-brake", Order::ReleaseBrake),
+            ("readmit-host", Order::ReadmitHost { host: host() }),
             ("remove-host", Order::RemoveHost { host: host() }),
             ("remove-group", Order::RemoveGroup { group: group() }),
         ]

@@ -232,6 +232,7 @@ fn run(verb: Verb) -> Result<Outcome, Failure> {
         Verb::Bundle(args) => bundle::run(&args),
         Verb::Kept(verb) => verb.run(),
         Verb::Quorum(verb) => verb.run(),
+        Verb::Host(orders::HostVerb::Readmit { name, given }) => given.order(Order::ReadmitHost { host: name }),
         Verb::Host(orders::HostVerb::Remove { name, given }) => given.order(Order::RemoveHost { host: name }),
         Verb::Group(orders::GroupVerb::Remove { name, given }) => given.order(Order::RemoveGroup { group: name }),
         Verb::Man { dir } => man(&dir),

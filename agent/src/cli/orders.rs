@@ -211,6 +211,13 @@ pub(super) enum BrakeVerb {
 /// Verbs of hosts.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum HostVerb {
+    /// Let a host serve again that was away or kept getting lost, or say what stands in its way
+    Readmit {
+        /// The host
+        name: HostName,
+        #[command(flatten)]
+        given: Given,
+    },
     /// Take a host out of the cluster for good
     Remove {
         /// The host

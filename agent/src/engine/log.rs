@@ -136,6 +136,12 @@ impl Engine {
             self.event(Event::Refused { index: position.index, command: entry.command.name(), rule, because });
         }
         if let ledger::Command::Audit { action, detail, .. } = &entry.command
+            && action == super::readmit::READMIT
+            && let Ok(host) = HostName::new(detail)
+        {
+            self.forgive(&host);
+        }
+        if let ledger::Command::Audit { action, detail, .. } = &entry.command
             && action == super::orders::RETRY
             && let Ok(plan) = detail.parse()
         {

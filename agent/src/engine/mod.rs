@@ -38,6 +38,7 @@ mod operator;
 mod orders;
 mod pins;
 mod proposals;
+mod readmit;
 mod recover;
 mod status;
 mod tail;

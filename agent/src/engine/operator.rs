@@ -226,7 +226,13 @@ impl Engine {
                 because: "one more person has to agree, with another key".to_owned(),
                 next: format!("antipode approve override {index}"),
             },
-            Ok(()) => Answer::Done { index, detail: format!("{} took effect", entry.command.name()) },
+            Ok(()) => {
+                let what = match &entry.command {
+                    Command::Audit { action, detail, .. } => format!("{action} {detail}"),
+                    other => other.name().to_owned(),
+                };
+                Answer::Done { index, detail: format!("{what} took effect") }
+            }
             Err(refusal) => Answer::Refused {
                 code: refusal.code(),
                 because: refusal.text(),
@@ -280,6 +286,9 @@ impl Engine {
             && self.unties_here(group)
         {
             return self.begin_untying(ticket, group.clone(), by);
+        }
+        if let Order::ReadmitHost { host } = &order {
+            return self.on_readmit(ticket, host, by);
         }
         match self.commands_for(order, by) {
             Err(because) => self.refuse(ticket, because, "antipode status shows what there is"),

@@ -107,6 +107,11 @@ pub enum Order {
         /// Which.
         group: GroupName,
     },
+    /// A host that was away, or kept getting lost, may serve again.
+    ReadmitHost {
+        /// Which.
+        host: HostName,
+    },
     /// A host ends.
     RemoveHost {
         /// Which.
@@ -176,6 +181,8 @@ impl Engine {
             }
             Order::Pin { group } => Command::Pin { of: self.owner_of(&group)?, group, by },
             Order::Unpin { group } => self.unpin(group, by)?,
+            // Taken by `on_order`: which commands it is depends on where the host stands.
+            Order::ReadmitHost { host } => return Err(format!("{host} is readmitted by its name only")),
             Order::RemoveHost { host } => Command::HostRemoved { host, by },
             Order::RemoveGroup { group } => Command::GroupRemoved { group, by },
         };

@@ -15,6 +15,9 @@ pub const FLAPPING_FROM: u64 = 2_000;
 /// … and below this one it is trusted again.
 pub const TRUSTED_BELOW: u64 = 750;
 
+/// Nobody is told of a longer hold than a day's.
+const HELD_MINUTES_MAX: u64 = 1_440;
+
 /// Penalties of hosts.
 #[derive(Clone, Debug, Default)]
 pub struct Damping {
@@ -27,6 +30,19 @@ impl Damping {
         let penalty = self.penalty(now, host) + PENALTY;
         let flapping = self.is_flapping(now, host) || penalty >= FLAPPING_FROM;
         self.hosts.insert(host.clone(), (penalty, now, flapping));
+    }
+
+    /// A person lets the host off.
+    pub fn forgive(&mut self, host: &HostName) {
+        self.hosts.remove(host);
+    }
+
+    /// For how long the host is held yet, rounded up to minutes; `None` if it isn't.
+    pub fn held_for(&self, now: Moment, host: &HostName) -> Option<Duration> {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let is_over = |count: &u64| !self.is_flapping(now.plus(minutes(*count)), host);
+        self.is_flapping(now, host)
+            .then(|| (1..HELD_MINUTES_MAX).find(is_over).map_or(minutes(HELD_MINUTES_MAX), minutes))
     }
 
     /// The penalty as it stands now: whole half-lives halve it, the part in between is linear.
@@ -61,6 +77,11 @@ mod tests {
         damping.lost(s(0), &host);
         assert!(damping.is_flapping(s(1), &host));
         assert!(damping.is_flapping(s(2_400), &host));
+        let left = damping.held_for(s(2_400), &host).expect("held");
+        assert!(!damping.is_flapping(s(2_400).plus(left), &host) && left <= Duration::from_secs(1_260), "{left:?}");
+        let mut forgiven = damping.clone();
+        forgiven.forgive(&host);
+        assert_eq!(forgiven.held_for(s(1), &host), None);
         assert!(!damping.is_flapping(s(3_601), &host));
     }
 }

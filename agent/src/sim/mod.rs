@@ -47,6 +47,8 @@ mod members_tests;
 #[cfg(test)]
 mod pin_tests;
 #[cfg(test)]
+mod readmit_tests;
+#[cfg(test)]
 mod recover_tests;
 #[cfg(test)]
 mod release_tests;
