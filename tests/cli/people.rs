@@ -59,6 +59,7 @@ fn order(name: &str) -> Order {
         "deny" => Order::Deny { matter: Matter::Plan(7) },
         "skip-step" => Order::SkipStep { plan: 7 },
         "release-brake" => Order::ReleaseBrake,
+        "readmit-host" => Order::ReadmitHost { host: host() },
         "remove-host" => Order::RemoveHost { host: host() },
         "remove-group" => Order::RemoveGroup { group: group() },
         other => panic!("say what a request for {other} looks like"),

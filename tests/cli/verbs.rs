@@ -5,7 +5,7 @@ use super::schema;
 use std::collections::BTreeSet;
 
 /// What is asked of the local agent, the schema of the answer, and the exit status.
-const ASKED: [(&str, i32, &[&str]); 32] = [
+const ASKED: [(&str, i32, &[&str]); 36] = [
     ("status", 0, &["status"]),
     ("quorum-status", 0, &["quorum", "status"]),
     ("explain", 0, &["explain", "site", "tokyo"]),
@@ -31,6 +31,10 @@ const ASKED: [(&str, i32, &[&str]); 32] = [
     ("error", 3, &["approve", "plan", "77"]),
     ("error", 3, &["failover", "nothing"]),
     ("error", 3, &["host", "readmit", "os-1"]),
+    ("what-if", 0, &["what-if", "site-loss", "osaka"]),
+    ("what-if", 0, &["what-if", "host-loss", "tk-1"]),
+    ("what-if", 0, &["what-if", "link-loss", "tokyo", "osaka"]),
+    ("error", 2, &["what-if", "site-loss", "kyoto"]),
     ("audit", 0, &["audit", "show"]),
     ("audit", 0, &["audit", "verify"]),
     ("error", 1, &["kept", "show", "nothing"]),

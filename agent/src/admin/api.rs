@@ -3,7 +3,7 @@
 use super::Exit;
 use crate::config::Problem;
 use crate::engine::{API_VERSION, MemberOrder, Order};
-use quorum::id::{GroupName, LogIndex};
+use quorum::id::{GroupName, HostName, LogIndex};
 use quorum::ledger::PlanKind;
 use quorum::timing::Timing;
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,26 @@ impl BackupDocument {
         let pair = |pair: &[u8]| u8::try_from(digit(pair[0])? << 4 | digit(*pair.get(1)?)?).ok();
         text.chunks(2).map(pair).collect()
     }
+}
+
+/// Answer of `GET /v1/live`: what `what-if` plays.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LiveDocument {
+    /// Version of this document.
+    pub api_version: u32,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Which host says so.
+    #[serde(default)]
+    pub seen_by: String,
+    /// Up to which entry.
+    pub index: u64,
+    /// Hosts that are heard now, by the agent that answers.
+    pub heard: Vec<HostName>,
+    /// Hosts that no fence device could prove off now.
+    pub unfenceable: Vec<HostName>,
+    /// The ledger.
+    pub ledger: BackupDocument,
 }
 
 impl MoveAsked {

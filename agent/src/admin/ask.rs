@@ -1,8 +1,8 @@
 //! One question to the engine's loop and its answer, with a limit.
 
-use super::{Asked, BackupDocument, DoneDocument, ErrorDocument, Exit, TimingDocument};
+use super::{Asked, BackupDocument, DoneDocument, ErrorDocument, Exit, LiveDocument, TimingDocument};
 use crate::engine::{
-    Answer, ChainDocument, CheckDocument, FenceDecision, FenceView, PlansDocument, Request, SpecDocument,
+    API_VERSION, Answer, ChainDocument, CheckDocument, FenceDecision, FenceView, PlansDocument, Request, SpecDocument,
     StatusDocument,
 };
 use quorum::ledger::Person;
@@ -34,6 +34,7 @@ pub(super) enum Told {
     Checked(Box<CheckDocument>),
     /// The ledger.
     Backup(BackupDocument),
+    Live(Box<LiveDocument>),
 }
 
 /// Asks and waits.
@@ -60,6 +61,19 @@ fn told(answer: Answer) -> Result<Told, ErrorDocument> {
             Err(ErrorDocument::new(Exit::Approval, "awaits-approval", text, next))
         }
         Answer::Backup { index, era, bytes } => Ok(Told::Backup(BackupDocument::new(index, u64::from(era.0), &bytes))),
+        Answer::Live { cluster, index, ledger, heard, unfenceable } => {
+            let ledger = BackupDocument::new(index, 0, &ledger);
+            let document = LiveDocument {
+                api_version: API_VERSION,
+                cluster,
+                seen_by: String::new(),
+                index: index.0,
+                heard,
+                unfenceable,
+                ledger,
+            };
+            Ok(Told::Live(Box::new(document)))
+        }
         Answer::Timing(timing) => Ok(Told::Timing(Box::new(TimingDocument::of(&timing)))),
         Answer::Plans(plans) => Ok(Told::Plans(plans)),
         Answer::Spec(spec) => Ok(Told::Spec(spec)),

@@ -32,8 +32,8 @@ mod socket;
 mod tls;
 
 pub use api::{
-    ApplyAsked, BackupDocument, DoneDocument, ErrorDocument, ErrorLine, MembersAsked, MoveAsked, OrderAsked,
-    TimingComputed, TimingDocument, TimingLine,
+    ApplyAsked, BackupDocument, DoneDocument, ErrorDocument, ErrorLine, LiveDocument, MembersAsked, MoveAsked,
+    OrderAsked, TimingComputed, TimingDocument, TimingLine,
 };
 pub use audit::{AUDIT_FILE, AuditDocument, AuditLine};
 pub use events::EventsDocument;

@@ -24,6 +24,7 @@ pub(super) enum Call {
     Status,
     Timing,
     Plans,
+    Live,
     Spec,
     Revisions,
     Revision,
@@ -62,10 +63,12 @@ const fn post(path: &'static str, least: Role, call: Call) -> Route {
 }
 
 /// The whole API.
-pub(super) const ROUTES: [Route; 22] = [
+pub(super) const ROUTES: [Route; 23] = [
     get("/v1/status", Call::Status),
     get("/v1/timing", Call::Timing),
     get("/v1/plans", Call::Plans),
+    // What a viewer can read part by part, in one piece: what-if plays it.
+    get("/v1/live", Call::Live),
     get("/v1/spec", Call::Spec),
     get("/v1/revisions", Call::Revisions),
     get("/v1/revisions/*", Call::Revision),
@@ -94,7 +97,7 @@ pub(super) const ROUTES: [Route; 22] = [
 
 /// The route of a request, with the parts that its stars stand for.
 pub(super) fn find<'p>(method: &Method, path: &'p str) -> Option<(&'static Route, Vec<&'p str>)> {
-    static TABLE: [Route; 22] = ROUTES;
+    static TABLE: [Route; 23] = ROUTES;
     let asked: Vec<&str> = path.trim_matches('/').split('/').collect();
     TABLE.iter().filter(|route| route.method == *method).find_map(|route| {
         let pattern: Vec<&str> = route.path.trim_matches('/').split('/').collect();

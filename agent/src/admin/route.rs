@@ -4,6 +4,7 @@
 //! GET  /v1/status                StatusDocument
 //! GET  /v1/timing                TimingDocument
 //! GET  /v1/plans                 PlansDocument   open plans and the last closed ones
+//! GET  /v1/live                  LiveDocument    the ledger and who is heard: what `what-if` plays
 //! GET  /v1/spec                  SpecDocument    the spec in force
 //! GET  /v1/revisions[/REVISION]  RevisionsDocument, RevisionDocument   those that this agent has seen
 //! GET  /v1/backup                BackupDocument
@@ -102,6 +103,7 @@ impl Question<'_> {
             Call::Status => self.ask(Request::Status).await,
             Call::Timing => self.ask(Request::Timing).await,
             Call::Plans => self.ask(Request::Plans).await,
+            Call::Live => self.ask(Request::Live).await,
             Call::Spec => self.ask(Request::Spec).await,
             Call::Revisions => self.on_disk(super::revisions::list).await,
             Call::Revision => {
@@ -283,6 +285,10 @@ pub(super) fn signed(host: &str, told: Told) -> Result<Bytes, ErrorDocument> {
         Told::Chain(chain) => json(&chain),
         Told::Checked(checked) => json(&checked),
         Told::Backup(backup) => json(&backup),
+        Told::Live(mut live) => {
+            live.seen_by = host.to_owned();
+            json(&live)
+        }
     })
 }
 

@@ -26,6 +26,7 @@ mod plans;
 mod quorum;
 mod simulate;
 mod table;
+mod what_if;
 
 pub use failure::Failure;
 
@@ -102,6 +103,9 @@ enum Verb {
     Config(config::ConfigVerb),
     /// Play a scenario with the engine that decides in the agent
     Simulate(simulate::SimulateArgs),
+    /// Play a disaster on the state of the live cluster, without touching it
+    #[command(subcommand)]
+    WhatIf(what_if::WhatIfVerb),
     /// The cluster's certificate authority and its certificates
     #[command(subcommand)]
     Pki(pki::PkiVerb),
@@ -239,6 +243,7 @@ fn run(verb: Verb) -> Result<Outcome, Failure> {
         Verb::Apply(args) => apply::apply(&args),
         Verb::Config(verb) => config::run(&verb),
         Verb::Simulate(args) => args.run(),
+        Verb::WhatIf(verb) => verb.run(),
         Verb::Pki(verb) => pki::run(&verb),
         Verb::Agent(args) => agent::run(&args, crate::driver::runtime::run).map(|()| Outcome::done("")),
         Verb::Keeper(args) => ended("keeper-ended", crate::keeper::run(&args)),

@@ -14,7 +14,7 @@ use quorum::ledger::{self, Declare, Evidence, HypervisorReading, Incarnation, Ob
 use std::time::Duration;
 
 /// A positive fence path must have been probed good within this to make a declaration eager.
-const PROBED_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const PROBED_WITHIN: Duration = Duration::from_secs(60);
 /// How often a device's state stands behind a [`Proven`].
 const READS: u32 = 2;
 

@@ -68,6 +68,8 @@ pub enum Request {
     Transfer(VoterId),
     /// The ledger as it stands here, to be kept outside the cluster.
     Backup,
+    /// The ledger as it stands here and who is heard, to be played elsewhere.
+    Live,
     /// Change the voters.
     Members {
         /// How.
@@ -147,6 +149,19 @@ pub enum Answer {
     Chain(Box<ChainDocument>),
     /// What a spec has wrong with it, and what it would change.
     Checked(Box<CheckDocument>),
+    /// The ledger, and what this agent sees of the hosts in it.
+    Live {
+        /// The cluster's name.
+        cluster: String,
+        /// Up to which entry.
+        index: LogIndex,
+        /// The ledger, encoded.
+        ledger: Vec<u8>,
+        /// Hosts that are heard now.
+        heard: Vec<HostName>,
+        /// Hosts that no fence device could prove off now.
+        unfenceable: Vec<HostName>,
+    },
     /// The ledger, as `quorum restore` reads it.
     Backup {
         /// Up to which entry.
@@ -191,6 +206,7 @@ impl Engine {
             Request::Move(wanted) => self.on_move(ticket, by, wanted),
             Request::Transfer(to) => self.on_transfer(ticket, by, to),
             Request::Backup => self.on_backup(ticket),
+            Request::Live => self.on_live(ticket),
             Request::Members { order, reason } => {
                 self.on_member_order(ticket, order, Decision { by, reason, shown: String::new() });
             }
@@ -347,6 +363,27 @@ impl Engine {
             Ok(bytes) => {
                 let (index, era) = (self.ledger.applied(), self.ledger.era());
                 self.answer(ticket, Answer::Backup { index, era, bytes });
+            }
+            Err(error) => self.refuse(ticket, error.to_string(), "antipode bundle"),
+        }
+    }
+
+    /// Nothing is proposed: what is played elsewhere leaves no trace here.
+    fn on_live(&mut self, ticket: u64) {
+        let Some(cluster) = self.ledger.cluster().map(|cluster| cluster.name.to_string()) else {
+            return self.refuse(ticket, "there is no cluster yet", "antipode apply");
+        };
+        let hosts = || self.ledger.spec().hosts.keys();
+        let is_proven = |host: &HostName| {
+            let fresh = |age: u32| Duration::from_millis(u64::from(age)) <= super::fence_proof::PROBED_WITHIN;
+            self.prospects_of(host).iter().any(|(_, prospect)| prospect.proven_ms_ago.is_some_and(fresh))
+        };
+        let heard = hosts().filter(|host| self.is_alive(host)).cloned().collect();
+        let unfenceable = hosts().filter(|host| !is_proven(host)).cloned().collect();
+        match super::log::encode_ledger(&self.ledger) {
+            Ok(ledger) => {
+                let index = self.ledger.applied();
+                self.answer(ticket, Answer::Live { cluster, index, ledger, heard, unfenceable });
             }
             Err(error) => self.refuse(ticket, error.to_string(), "antipode bundle"),
         }

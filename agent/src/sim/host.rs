@@ -20,6 +20,7 @@ use quorum::roster::Membership;
 use quorum::storage::{Founding, Identity as StoreIdentity, StorageError};
 use quorum::timing::Timing;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a host is made from and keeps for ever.
@@ -41,6 +42,8 @@ pub(super) struct Founded {
     pub(super) membership: Membership,
     pub(super) peers: BTreeMap<HostName, SiteName>,
     pub(super) timing: Timing,
+    /// What the cluster had decided before this world began; none if it is founded in it.
+    pub(super) genesis: Option<Arc<Ledger>>,
 }
 
 /// What lives from power-on to power-off.
@@ -203,7 +206,8 @@ impl SimHost {
             let Some(voter) = founder else { return Ok(None) };
             store.found(founding(voter, founded))?;
         }
-        let vote = self.load(&mut store, instance, is_new)?;
+        // Only the founders of a cluster wait for each other.
+        let vote = self.load(&mut store, instance, is_new && founded.genesis.is_none())?;
         Ok(Some((store, vote)))
     }
 
@@ -290,14 +294,22 @@ fn hardware(name: &HostName) -> HardwareId {
 }
 
 fn founding(voter: VoterId, founded: &Founded) -> Founding {
-    let mut ledger = Ledger::new();
-    let first = quorum::ledger::Position { index: LogIndex(1), term: Term(1) };
-    let _events = ledger.apply_membership(first, founded.membership.clone());
-    let data = encode_ledger(&ledger).expect("an empty ledger is small");
-    let last = Position { index: first.index, term: first.term };
-    let meta = SnapshotMeta { last, config: first.index, membership: founded.membership.clone() };
+    let (ledger, era, config) = match &founded.genesis {
+        Some(ledger) => ((**ledger).clone(), ledger.era(), ledger.config_id().index),
+        None => {
+            let mut ledger = Ledger::new();
+            let first = Position { index: LogIndex(1), term: Term(1) };
+            let at = quorum::ledger::Position { index: first.index, term: first.term };
+            let _events = ledger.apply_membership(at, founded.membership.clone());
+            (ledger, Era(1), first.index)
+        }
+    };
+    let at = ledger.position();
+    let last = Position { index: at.index, term: at.term };
+    let data = encode_ledger(&ledger).expect("what was decoded, or is empty, is small enough");
+    let meta = SnapshotMeta { last, config, membership: ledger.membership().clone() };
     Founding {
-        identity: StoreIdentity { cluster: CLUSTER, era: Era(1), voter },
+        identity: StoreIdentity { cluster: CLUSTER, era, voter },
         genesis: Some(Snapshot { meta, data: Blob::from(data) }),
     }
 }

@@ -5,7 +5,9 @@
 
 use crate::engine::{Armed, Attestation, KeeperOrder, KeeperPage};
 use crate::heartbeat::KeeperState;
-use crate::keeper::core::{Action, Core, Device, Facts, Head, Helpers, Params, Phase, Reason, RecordView, SliceSeen};
+use crate::keeper::core::{
+    Action, Core, Device, Facts, Head, Helpers, Params, Phase, Reason, RecordView, Saved, SliceSeen,
+};
 use quorum::id::{BootId, GroupName, HostEpoch, KeeperInstance};
 use quorum::ledger::{Class, WatchdogAttestation};
 use quorum::moment::Moment;
@@ -89,6 +91,26 @@ impl SimKeeper {
             told: None,
             paused_until: 0,
         }
+    }
+
+    /// One that goes on with a record in force, as after an upgrade.
+    pub(super) fn armed(start: KeeperStart<'_>, order: KeeperOrder) -> Self {
+        let mut keeper = Self::new(start);
+        let saved = Saved {
+            armed: Some(head_of(&order)),
+            era: order.era,
+            retired: HostEpoch::default(),
+            sequence: order.sequence,
+            echoed: order.sequence,
+            attested: HostEpoch::default(),
+            cause: Reason::None,
+        };
+        keeper.core = Core::resumed(keeper.core.params().clone(), &saved);
+        keeper.pins_settled = order.sequence;
+        keeper.is_set_up = true;
+        keeper.adopted = Some(order.clone());
+        keeper.record = Some(order);
+        keeper
     }
 
     /// What a keeper that is started after this one finds.

@@ -20,13 +20,23 @@ impl World {
     pub(super) fn boot(&mut self, name: &HostName) {
         let id = BootId(self.random.stamp());
         let instance = KeeperInstance(self.random.stamp());
+        if !self.boot_as(name, (id, instance)) {
+            return;
+        }
+        let number = self.hosts[name].boots;
+        self.at(self.now_ns + BOOT_NS, Happening::Keeper(name.clone(), (number, 1)));
+        self.at(self.now_ns + BOOT_NS, Happening::StartAgent(name.clone(), number));
+    }
+
+    /// Gives a host power, under these identities; whether it had none. Nothing runs on it yet.
+    pub(super) fn boot_as(&mut self, name: &HostName, (id, instance): (BootId, KeeperInstance)) -> bool {
         // Somewhere between half of W and W: the worst fire time is the worst one.
         let bite_per_mille = 500 + self.random.below(501);
         let now_ns = self.now_ns;
         let timing = self.founded.timing.clone();
         let host = self.hosts.get_mut(name).expect("a host");
         if host.boot.is_some() {
-            return;
+            return false;
         }
         host.boots += 1;
         let number = host.boots;
@@ -46,8 +56,7 @@ impl World {
             keepers: 1,
             number,
         });
-        self.at(now_ns + BOOT_NS, Happening::Keeper(name.clone(), (number, 1)));
-        self.at(now_ns + BOOT_NS, Happening::StartAgent(name.clone(), number));
+        true
     }
 
     pub(super) fn begin_agent(&mut self, name: &HostName, boot: u64) {

@@ -15,10 +15,12 @@ mod data;
 mod disk;
 mod effects;
 mod fence;
+mod forecast;
 pub(crate) mod fuzz;
 mod host;
 mod keeper;
 mod life;
+mod live;
 mod network;
 mod oracle;
 mod place;
@@ -30,7 +32,9 @@ mod watch;
 mod world;
 
 pub use fence::FenceBench;
+pub use forecast::{Disaster, Forecast, GroupForecast, NoForecast, Outcome, UNKNOWN, what_if};
 pub use host::SimHost;
+pub use live::Live;
 pub use network::{Link, Network};
 pub use oracle::{Oracle, Seen, Violation};
 pub use place::{Place, Volume, Whole, WorkFault, Writes};
@@ -42,6 +46,8 @@ pub use world::{Trace, Tuning, What, World, WorldSpec};
 mod data_tests;
 #[cfg(test)]
 mod fence_tests;
+#[cfg(test)]
+mod forecast_tests;
 #[cfg(test)]
 mod members_tests;
 #[cfg(test)]

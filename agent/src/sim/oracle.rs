@@ -15,7 +15,7 @@ use super::network::nanos;
 use super::place::Writes;
 use super::world::World;
 use quorum::id::{Epoch, GroupName, HostName, PlanId, TaskId, VoterId};
-use quorum::ledger::{EvidenceKind, Incarnation};
+use quorum::ledger::{EvidenceKind, Incarnation, Ledger, TicketState};
 use quorum::roster::Membership;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,6 +82,41 @@ const ROUNDED_NS: u64 = 10_000_000;
 impl Oracle {
     pub(super) fn new(membership: &Membership) -> Self {
         Self { membership: membership.clone(), ..Self::default() }
+    }
+
+    /// What a cluster that goes on from this ledger has behind it.
+    pub(super) fn go_on(&mut self, ledger: &Ledger) {
+        let at = ledger.applied().0;
+        self.membership = ledger.membership().clone();
+        self.heard = ((ledger.era().0, at), None);
+        for (host, state) in ledger.hosts() {
+            for (he, incarnation) in &state.incarnations {
+                let of = Incarnation { host: host.clone(), he: *he };
+                if incarnation.ended.is_some() {
+                    self.ended.insert(of.clone(), at);
+                }
+                for evidence in &incarnation.evidence {
+                    self.believes(&of, evidence.kind, &evidence.scope);
+                }
+                if *he == state.he {
+                    self.admitted.insert(host.clone(), of);
+                }
+            }
+        }
+        for (group, state) in ledger.groups() {
+            self.pins.extend(state.pin.as_ref().map(|pin| (group.clone(), pin.of.clone())));
+            if state.pin.as_ref().is_some_and(|pin| pin.acknowledged.is_some()) {
+                self.noted_pins.insert(group.clone());
+            }
+            let Some(ticket) = &state.ticket else { continue };
+            self.epochs.insert(group.clone(), ticket.epoch);
+            self.granted.insert((group.clone(), ticket.epoch), ticket.of.clone());
+            self.tickets.insert(group.clone(), (ticket.epoch, ticket.of.clone()));
+            if matches!(ticket.state, TicketState::Stopped { .. }) {
+                self.stopped.insert((group.clone(), ticket.epoch));
+            }
+        }
+        self.open_tasks = ledger.tasks().iter().filter(|(_, task)| !task.is_over()).map(|(id, _)| *id).collect();
     }
 
     /// What was reached in this run.

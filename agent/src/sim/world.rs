@@ -215,7 +215,7 @@ impl World {
             events: 0,
             span: 0,
             busy: BTreeMap::new(),
-            founded: Founded { membership, peers, timing },
+            founded: Founded { membership, peers, timing, genesis: None },
             tickets: 0,
             flowed_ns: 1,
             mirrors_away: BTreeSet::new(),

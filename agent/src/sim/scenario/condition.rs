@@ -252,6 +252,7 @@ pub(super) fn answer_as_words(answer: Option<&Answer>) -> (&'static str, String)
             | Answer::Spec(_)
             | Answer::Chain(_)
             | Answer::Backup { .. }
+            | Answer::Live { .. }
             | Answer::Checked(_),
         ) => ("done", String::new()),
     }
