@@ -21,6 +21,8 @@ from lab import net, records, spec
 from lab.cluster import Cluster
 
 MS = 1e6
+#: Two sites lost within a minute set the brake, and then nothing is taken over by itself.
+BRAKE_S = 63
 
 
 class Round:
@@ -147,6 +149,9 @@ class Bench:
             self.lead_from(c.at(site)[0])
         else:
             c.wait_for(lambda: c.leader()[1] == spec.WITNESS, "the leader at the witness")
+        if self.kills:
+            due = self.kills[-1][0] + BRAKE_S * 10**9
+            c.wait_for(lambda: time.monotonic_ns() > due, "the last loss doesn't count for the brake any more", BRAKE_S + 10)
         load = os.getloadavg()[0]
         killed = c.power_off(*c.at(site))
         c.wait_for(lambda: self.serves(other), f"the guest runs at {other}", 90)
