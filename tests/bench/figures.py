@@ -85,7 +85,7 @@ class Round:
         said = self.waited().get(leader)
         if said is None:
             return None
-        applied = [e["t_ns"] for e in self.events("expired") if e["at"] == leader and e["t_ns"] >= said[1]]
+        applied = [e["t_ns"] for e in self.events("expired-counted") if e["at"] == leader and e["t_ns"] >= said[1]]
         return (applied[0] - said[1]) / MS if applied else None
 
     def admitted(self):
@@ -93,7 +93,9 @@ class Round:
         spans = []
         for host in self.lost:
             began = [e["t_ns"] for e in self.events("agent-started") if e["at"] == host]
-            admitted = [e["t_ns"] for e in self.events("host-admitted") if facts.host_of(e) == host]
+            # Not as the host tells it: it reads the log from its beginning, with all its earlier admissions.
+            told = [e for e in self.events("host-admitted") if e["at"] in self.alive]
+            admitted = [e["t_ns"] for e in told if facts.host_of(e) == host]
             if began and admitted:
                 spans.append((min(admitted) - began[0]) / MS)
         return max(spans, default=None)
