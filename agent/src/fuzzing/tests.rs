@@ -1,8 +1,57 @@
-//! What the normal suite sees of fuzzing: inputs that once ended a process, and the bytes that must never change.
+//! What the normal suite sees of fuzzing: every target with its seeds and with mutations of them, and the bytes that
+//! must never change.
 
 use super::*;
+use crate::sim::Random;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// Mutations of each target.
+const MUTATIONS: u64 = 300;
+
+fn pick(random: &mut Random, bound: usize) -> usize {
+    usize::try_from(random.below(bound as u64)).unwrap_or_default()
+}
+
+/// Changes `bytes` a little, as fuzzers do.
+fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+    const ODD: [u8; 7] = [0, 0x7f, 0x80, 0xfa, 0xfb, 0xfd, 0xff];
+    for _ in 0..=pick(random, 4) {
+        let at = pick(random, bytes.len() + 1);
+        let value = pick(random, 256);
+        match pick(random, 6) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, value as u8),
+            2 => drop(bytes.splice(at..at, other.iter().copied().take(value))),
+            3 if at < bytes.len() => bytes[at] ^= 1 << (value & 7),
+            4 if at < bytes.len() => bytes[at] = ODD[value % ODD.len()],
+            5 if at < bytes.len() => bytes.truncate(bytes.len() - 1),
+            _ => bytes.push(value as u8),
+        }
+    }
+}
+
+fn replay((name, run, seeds): Target) {
+    let seeds = seeds();
+    let accepted = seeds.iter().filter(|seed| run(seed)).count();
+    // Some are refused on purpose: files with every mistake there is.
+    assert!(5 * accepted >= seeds.len(), "{name} accepts only {accepted} of {} seeds", seeds.len());
+    let mut random = Random::new(1);
+    for _ in 0..MUTATIONS {
+        let mut input = seeds[pick(&mut random, seeds.len())].clone();
+        let other = &seeds[pick(&mut random, seeds.len())];
+        mutate(&mut input, other, &mut random);
+        let _is_accepted = run(&input);
+    }
+    for length in 0..64 {
+        let _is_accepted = (run(&vec![0xff; length]), run(&vec![0; length]));
+    }
+}
+
+#[test]
+fn every_target_bears_its_seeds_and_mutations_of_them() {
+    targets().for_each(replay);
+}
 
 fn borne(name: &str, input: &[u8]) {
     let (_, run, _) = targets().find(|(target, _, _)| *target == name).expect("a target");
