@@ -66,30 +66,22 @@ pub fn joined<P: AsRef<[u8]>>(pieces: impl IntoIterator<Item = P>) -> Vec<u8> {
     bytes
 }
 
-/// The codec alone, with a type as twisted as none of ours.
+/// The codec alone, with a type as twisted as none of ours. Elements without bytes don't come back: lengths have more
+/// than one encoding, and a shorter one leaves room for fewer.
 fn nested(bytes: &[u8]) -> bool {
-    type Twisted =
-        (Vec<Vec<Option<u64>>>, BTreeMap<String, Blob>, Vec<()>, Option<Box<(i64, char, bool)>>, Vec<[u8; 3]>);
+    type Twisted = (Vec<Vec<Option<u64>>>, BTreeMap<String, Blob>, Option<Box<(i64, char, bool)>>, Vec<[u8; 3]>);
+    if let Ok(nothings) = codec::decode::<Vec<()>>(1, bytes, 1 << 16) {
+        assert!(nothings.len() <= bytes.len(), "elements without bytes are counted, too");
+    }
     let Ok(value) = codec::decode::<Twisted>(1, bytes, 1 << 16) else { return false };
-    assert!(value.2.len() <= bytes.len(), "elements without bytes are counted, too");
-    comes_back(
-        bytes,
-        &value,
-        |value| codec::encode(1, value, 1 << 17),
-        |bytes| codec::decode::<Twisted>(1, bytes, 1 << 17),
-    );
+    let decode = |bytes: &[u8]| codec::decode::<Twisted>(1, bytes, 1 << 17);
+    comes_back(bytes, &value, |value| codec::encode(1, value, 1 << 17), decode);
     true
 }
 
 fn nested_seeds() -> Vec<Vec<u8>> {
     let map = BTreeMap::from([("a".to_owned(), Blob::from(vec![1, 2, 3]))]);
-    let value = (
-        vec![vec![Some(7_u64), None], vec![]],
-        map,
-        vec![(), ()],
-        Some(Box::new((-3_i64, 'é', true))),
-        vec![[1_u8; 3]],
-    );
+    let value = (vec![vec![Some(7_u64), None], vec![]], map, Some(Box::new((-3_i64, 'é', true))), vec![[1_u8; 3]]);
     codec::encode(1, &value, 1 << 16).into_iter().collect()
 }
 

@@ -42,7 +42,7 @@ fn ipmitool(finished: &Finished, mask: &Mask) -> bool {
     let trouble = ipmi::trouble(finished, mask).to_string();
     assert!(!trouble.contains("hunter2"), "{trouble}");
     let power = ipmi::power(&finished.stdout);
-    let plain = finished.stdout.lines().any(|line| line.trim().trim_end() == "Chassis Power is off");
+    let plain = finished.stdout.lines().any(|line| line.split_whitespace().eq(["Chassis", "Power", "is", "off"]));
     assert!(power != Some(Power::Off) || plain, "{:?}", finished.stdout);
     let _ = ipmi::identity(&finished.stdout);
     power.is_some()

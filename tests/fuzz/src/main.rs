@@ -49,13 +49,13 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
     found.unwrap_or_else(|| panic!("there is no target {wanted:?}: FUZZ_LIST=1 lists them"))
 });
 
-/// Each byte is a branch of its own: by chance alone all eight would take longer than anybody waits.
+/// Each byte is a branch of its own: by chance alone all four would take longer than anybody waits.
 fn planted(bytes: &[u8]) -> bool {
-    let right = bytes.iter().zip(b"antipode").take_while(|(have, want)| std::hint::black_box(have) == want).count();
+    let right = bytes.iter().zip(b"fuzz").take_while(|(have, want)| std::hint::black_box(have) == want).count();
     for reached in 0..right {
         step(reached);
     }
-    assert!(right < 8, "the planted fault");
+    assert!(right < 4, "the planted fault");
     false
 }
 
