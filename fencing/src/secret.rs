@@ -130,16 +130,19 @@ impl Mask {
     /// `text` without the secrets, without control characters, and of bounded length: fit for a log line.
     pub fn hide(&self, text: &str) -> String {
         const SHOWN_MAX: usize = 400;
-        let mut text = text.to_owned();
-        for secret in &self.0 {
-            text = text.replace(secret.expose(), MASKED);
-        }
-        let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let mut shown: String = one_line.chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();
-        if shown.len() < one_line.len() {
+        let one_line = self.masked(text).split_whitespace().collect::<Vec<_>>().join(" ");
+        // What is left out may have stood within a secret.
+        let plain: String = one_line.chars().filter(|c| !c.is_control()).collect();
+        let masked = self.masked(&plain);
+        let mut shown: String = masked.chars().take(SHOWN_MAX).collect();
+        if shown.len() < masked.len() {
             shown.push('…');
         }
         shown
+    }
+
+    fn masked(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), MASKED))
     }
 }
 
@@ -153,6 +156,15 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         (folder, SecretRef::File(path))
+    }
+
+    #[test]
+    fn a_secret_with_control_characters_in_it_is_masked_as_well() {
+        let mask = Mask::of([Secret::new("hunter2")]);
+        for said in ["login hunter2 refused", "login hu\u{f}\u{f}nter2 refused", "login hunter\u{1b}2 refused"] {
+            assert_eq!(mask.hide(said), format!("login {MASKED} refused"));
+        }
+        assert!(mask.hide(&"x".repeat(500)).ends_with('…'));
     }
 
     #[test]
