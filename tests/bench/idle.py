@@ -2,7 +2,7 @@
 
     python3 -m bench.idle [--seconds 600] [--folder DIR]
 
-Three voters and one host that doesn't vote, all with leases and no group, at the default Δ of 50 ms. Prints for each process
+Three voters with leases, no host without a vote yet, at the default Δ of 50 ms. Prints for each process
 its share of one core over the whole span and its resident memory at the end.
 """
 
