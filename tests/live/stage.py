@@ -4,11 +4,12 @@ Everything here is observation or waiting; what a case does to the cluster is in
 nanoseconds of the machine that the lab runs on.
 """
 
+import contextlib
 import time
 
 from demo import facts
 from lab import oracle, procs, records, spec
-from lab.cluster import Cluster
+from lab.cluster import CliError, Cluster
 
 HOME, AWAY, WITNESS = "tokyo", "osaka", spec.WITNESS
 MS, S = 1_000_000, 1_000_000_000
@@ -21,6 +22,8 @@ HEALTHY_FOR_S = 2.0
 #: A new instance stands still once while QEMU connects to its standby (about 0.5 s at 40 ms round trips) and once in the
 #: resync's pause (0.3 s). Judged after less than this, these alone would leave too few stamps to tell anything.
 SERVED_S = 6.0
+#: A transfer of the leadership that didn't come about by then was given up.
+TRANSFER_S = 6.0
 #: The client asks this often: its requests fit the guest's log for an hour.
 CLIENT_PERIOD_MS = 100
 
@@ -61,9 +64,19 @@ class Stage:
 
     def absolve(self):
         """Lets a new leader take over: losses of earlier cases count as flapping, and only a leader remembers them."""
-        away = self.cluster.at(AWAY)[0]
-        self.cluster.cli(self.cluster.leader()[0], "quorum", "transfer", away, changes=True)
-        self.wait(lambda: self.cluster.leader()[0] == away, f"{away} leads for a moment", 30)
+        away, asked = self.cluster.at(AWAY)[0], 0
+
+        def leads():
+            """A transfer is given up after an election timeout: on a machine that stalls it is asked for again."""
+            nonlocal asked
+            leader = self.cluster.leader()[0]
+            if leader and leader != away and time.monotonic() - asked > TRANSFER_S:
+                asked = time.monotonic()
+                with contextlib.suppress(CliError):
+                    self.cluster.cli(leader, "quorum", "transfer", away, changes=True)
+            return leader == away
+
+        self.wait(leads, f"{away} leads for a moment", 60)
         self.healthy()
 
     def begin(self):
