@@ -6,7 +6,7 @@ use antipode::pki::{Authority, Validity};
 use antipode::replication::contract::check;
 use antipode::replication::nbd::{Copy, Nbd, export_name};
 use antipode::replication::{
-    AcceptedLoss, ExportBegin, ExportOrder, MirrorState, PromoteOrder, Replication, ReplicationError,
+    AcceptedLoss, ExportBegin, ExportOrder, MirrorState, PromoteOrder, Replication, ReplicationError, is_whole_already,
 };
 use quorum::id::{Epoch, Generation};
 use std::process::{Command, Stdio};
@@ -87,6 +87,43 @@ async fn a_standby_that_comes_back_gets_what_waited_for_it() {
     drop(source);
     pair.until_synced().await;
     pair.assert_identical();
+}
+
+/// Whether a new life of the source's agent takes up its mirror: where there is none, once it is whole, and when the standby
+/// of a whole one is dead and a write waits for it.
+async fn is_taken_up() -> [bool; 3] {
+    let pair = Pair::new(reign()).await;
+    pair.nbd(SOURCE).adopt(reign(), Generation(1)).unwrap();
+    pair.nbd(STANDBY).open_export(&pair.export_for(reign(), ExportBegin::Afresh)).await.unwrap();
+    let order = pair.mirror_for(reign());
+    let take_up = async || is_whole_already(&pair.nbd(SOURCE), &order, STALL).await;
+    let none = take_up().await;
+    pair.nbd(SOURCE).start_mirror(&order).await.unwrap();
+    pair.until_synced().await;
+    let whole = take_up().await;
+    run(&["kill", "-KILL", &pair.export_pid().to_string()]);
+    pair.begin_write(3, 0x33).await;
+    let source = pair.nbd(SOURCE);
+    until("the mirror is seen away", async || {
+        matches!(source.mirror_state(STALL).await.unwrap(), MirrorState::Away { was_whole: true, .. })
+    })
+    .await;
+    let answered = pair.answered().await;
+    let away = take_up().await;
+    assert_eq!(pair.answered().await, answered, "the write waits all the while");
+    [none, whole, away]
+}
+
+#[tokio::test]
+async fn a_new_life_of_the_agent_takes_up_a_whole_mirror_though_its_standby_is_dead() {
+    assert_eq!(is_taken_up().await, [false, true, true]);
+}
+
+#[tokio::test]
+#[cfg(feature = "mutants")]
+async fn a_new_life_of_the_agent_that_lets_a_whole_mirror_go_is_noticed() {
+    let _planted = quorum::mutants::plant("data.waiting_mirror_let_go");
+    assert_eq!(is_taken_up().await, [false; 3]);
 }
 
 #[tokio::test]

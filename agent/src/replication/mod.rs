@@ -23,6 +23,7 @@ pub mod resync;
 
 use crate::workload::Doing;
 use quorum::id::{Epoch, Generation, HostName};
+use quorum::mutants;
 use record::{Record, RecordError};
 use resync::{Figures, Wire};
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,8 @@ pub enum MirrorState {
         since: Duration,
         /// Bytes that wait for it.
         pending_bytes: u64,
+        /// It was complete before: under [`Mode::Sync`] every answered write is on its disk all the same.
+        was_whole: bool,
     },
 }
 
@@ -269,4 +272,16 @@ pub trait Replication: Send + Sync {
     /// # Errors
     /// [`ReplicationError::Unknown`] if writes may still wait.
     fn release_writes(&self) -> Doing<'_, Result<(), ReplicationError>>;
+}
+
+/// Whether a mirror of this synchronous order is there and its standby became whole, away or not: one that an earlier life
+/// of this agent began is taken as it is. That life may have said that the copy is in sync, and the word may still be under
+/// way. To let the writes go because the standby can't be reached just now would make it a lie.
+pub async fn is_whole_already(driver: &dyn Replication, order: &MirrorOrder, stall: Duration) -> bool {
+    let is_whole = |state| matches!(state, Ok(MirrorState::Synced { .. } | MirrorState::Away { was_whole: true, .. }));
+    // Looked at again: a mirror that ended between the look and the order was begun anew.
+    !mutants::on("data.waiting_mirror_let_go")
+        && is_whole(driver.mirror_state(stall).await)
+        && driver.start_mirror(order).await.is_ok()
+        && is_whole(driver.mirror_state(stall).await)
 }

@@ -43,6 +43,8 @@ pub struct GroupRunner {
     /// That mirror is gone, so nothing waits for it.
     pub(super) mirror_ended: bool,
     pub(super) release: Option<Epoch>,
+    /// The reign and generation in which the other copy was said to be in sync; whether that word arrives isn't known.
+    pub(super) promised: Option<(Epoch, Generation)>,
     /// How far the copy was behind, and when that was seen.
     pub(super) lag: Option<(Duration, Moment)>,
     /// When the lag was told last, and when it is due again.
@@ -310,9 +312,9 @@ impl GroupRunner {
     fn count_on_what_waits(&mut self, now: Moment, duty: &super::OwnerDuty, acts: &mut Vec<Act>) {
         let waits = self.mirror_waits && !self.mirror_ended && !mutants::on("runner.waits_uncounted");
         let begun = self.mirrored.as_ref().filter(|(epoch, _)| waits && *epoch == duty.epoch);
-        let Some((epoch, copy)) = begun.cloned() else { return };
+        let Some((_, copy)) = begun.cloned() else { return };
         self.because = format!("writes wait for {copy}, whose mirror is away before its copy was counted on");
-        self.say(now, Saying::InSync { epoch, copy, generation: duty.generation }, acts);
+        self.say_in_sync(now, duty, copy, acts);
     }
 
     /// No other copy has everything from here on.

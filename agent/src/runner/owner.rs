@@ -163,7 +163,15 @@ impl GroupRunner {
             self.mirror_is_back();
         }
         let is_begun = self.mirrored.as_ref() == Some(&(duty.epoch, standby.clone()));
-        if is_begun && self.mirror_waits != waits {
+        let generation = duty.generation;
+        let is_promised = self.promised == Some((duty.epoch, generation)) && !self.mirror_ended;
+        if is_begun && self.mirror_waits && !waits && is_promised && !mutants::on("runner.stops_waiting_promised") {
+            // The word that this copy has everything may still be under way, and count on it after writes stopped waiting.
+            // It is said again until it counts; then the copy leaves the set first, as above.
+            self.because =
+                format!("{standby} is counted on, and leaves the in-sync set before writes stop waiting for it");
+            self.say_in_sync(now, duty, standby, acts);
+        } else if is_begun && self.mirror_waits != waits {
             // Begun under another spec: it is ended and begun anew, and nothing is said of it meanwhile.
             self.mirrored = None;
             self.order(Work::ReleaseWrites { epoch: duty.epoch }, acts);
@@ -173,9 +181,15 @@ impl GroupRunner {
         } else if let Some(every) = duty.attest_every {
             self.attest(now, (duty, standby), every, acts);
         } else if !duty.in_sync.contains(&standby) && self.mirror_away.is_none() {
-            let (epoch, generation) = (duty.epoch, duty.generation);
-            self.say(now, Saying::InSync { epoch, copy: standby, generation }, acts);
+            self.say_in_sync(now, duty, standby, acts);
         }
+    }
+
+    /// This copy has everything that is answered from here on, until a detachment is committed.
+    pub(super) fn say_in_sync(&mut self, now: Moment, duty: &OwnerDuty, copy: HostName, acts: &mut Vec<Act>) {
+        let (epoch, generation) = (duty.epoch, duty.generation);
+        self.promised = Some((epoch, generation));
+        self.say(now, Saying::InSync { epoch, copy, generation }, acts);
     }
 
     /// No write waits for this copy, so it is never in sync while the workload runs: how far it is behind is told.
@@ -288,6 +302,39 @@ mod tests {
         let acts = runner.step(at(6_000), &duty, &MayStart::Yes);
         let begun = |act: &Act| matches!(act, Act::Work(_, Work::Mirror { waits: false, counts: false, .. }));
         assert!(acts.iter().any(begun), "{acts:?}");
+    }
+
+    /// What is done, step by step, when the spec stops asking writes to wait just after the copy was said to be in sync.
+    fn spec_overtakes_the_word() -> Vec<Vec<Act>> {
+        let (mut runner, mut duty) = waiting(&[]);
+        let mut done = vec![runner.step(at(0), &duty, &MayStart::Yes)];
+        owner(&mut duty).attest_every = Some(EVERY);
+        done.push(runner.step(at(600), &duty, &MayStart::Yes));
+        owner(&mut duty).in_sync = vec!["os-1".parse().unwrap()];
+        done.push(runner.step(at(700), &duty, &MayStart::Yes));
+        owner(&mut duty).in_sync = Vec::new();
+        owner(&mut duty).generation = Generation(4);
+        runner.recorded = Some(Generation(4));
+        done.push(runner.step(at(1_300), &duty, &MayStart::Yes));
+        done
+    }
+
+    #[test]
+    fn a_word_under_way_is_waited_for_before_writes_stop_waiting() {
+        let done = spec_overtakes_the_word();
+        for said in &done[..2] {
+            assert!(matches!(said.as_slice(), [Act::Say(Saying::InSync { .. })]), "{said:?}");
+        }
+        assert!(matches!(done[2].as_slice(), [Act::Say(Saying::Detached { .. })]), "{done:?}");
+        assert!(matches!(done[3].as_slice(), [Act::Work(_, Work::ReleaseWrites { .. })]), "{done:?}");
+    }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn writes_that_stop_waiting_while_the_word_is_under_way_are_noticed() {
+        let _planted = mutants::plant("runner.stops_waiting_promised");
+        let done = spec_overtakes_the_word();
+        assert!(matches!(done[1].as_slice(), [Act::Work(_, Work::ReleaseWrites { .. })]), "{done:?}");
     }
 
     #[test]

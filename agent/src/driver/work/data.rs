@@ -5,7 +5,8 @@ use crate::engine::{CopyFound, Report, Resync};
 use crate::replication::record::{Record, Role};
 use crate::replication::resync::{Figures, STREAM_KIND};
 use crate::replication::{
-    AcceptedLoss, ExportBegin, ExportOrder, MirrorBegin, MirrorOrder, MirrorState, Mode, PromoteOrder, ReplicationError,
+    AcceptedLoss, ExportBegin, ExportOrder, MirrorBegin, MirrorOrder, MirrorState, Mode, PromoteOrder,
+    ReplicationError, is_whole_already,
 };
 use quorum::id::{Epoch, Generation, HostName};
 use quorum::ledger::CopyCheck;
@@ -138,6 +139,13 @@ pub(super) async fn mirror(built: &Built, order: (Epoch, &HostName), (counts, wa
     }
     let mut resync: Option<Resync> = None;
     for data in &built.data {
+        let is_there = match mirror_order(built, data, order, data.spec.mode) {
+            Ok(order) => waits && is_whole_already(data.driver.as_ref(), &order, STALL).await,
+            Err(_) => false,
+        };
+        if is_there {
+            continue;
+        }
         match mirror_one(built, data, order, data.spec.mode).await {
             Ok(None) => {}
             Ok(Some(figures)) => resync = Some(sum(resync.unwrap_or_default(), &figures)),
@@ -169,19 +177,23 @@ async fn is_missing(built: &Built, standby: &HostName) -> Option<String> {
     None
 }
 
+fn mirror_order(
+    built: &Built,
+    data: &Data,
+    (epoch, standby): (Epoch, &HostName),
+    mode: Mode,
+) -> Result<MirrorOrder, String> {
+    let target = built.export_of(standby, data)?;
+    Ok(MirrorOrder { epoch, to: standby.clone(), target, mode, begin: MirrorBegin::Whole })
+}
+
 async fn mirror_one(
     built: &Built,
     data: &Data,
     (epoch, standby): (Epoch, &HostName),
     mode: Mode,
 ) -> Result<Option<Figures>, String> {
-    let order = MirrorOrder {
-        epoch,
-        to: standby.clone(),
-        target: built.export_of(standby, data)?,
-        mode,
-        begin: MirrorBegin::Whole,
-    };
+    let order = mirror_order(built, data, (epoch, standby), mode)?;
     let mut wire = built.transport.open_stream(standby, STREAM_KIND).await.map_err(|error| error.to_string())?;
     let figures = data.driver.resync(&order, &mut wire).await.map_err(|error| error.to_string())?;
     until_synced(data).await?;

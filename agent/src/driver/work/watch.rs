@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_worst_of_all_mirrors_counts() {
-        let away = MirrorState::Away { since: Duration::from_secs(3), pending_bytes: 1 };
+        let away = MirrorState::Away { since: Duration::from_secs(3), pending_bytes: 1, was_whole: true };
         let since = Duration::from_secs(3);
         let told = together(&[(Mode::Sync, Some(STEP)), (Mode::Sync, Some(away.clone()))], true);
         assert_eq!(told, Some(Sight::MirrorAway { since }));

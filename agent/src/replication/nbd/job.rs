@@ -32,6 +32,11 @@ impl Job {
         self.status == "concluded"
     }
 
+    /// True once everything was copied; from then on the job only follows.
+    fn is_whole(&self) -> bool {
+        matches!(self.status.as_str(), "ready" | "standby")
+    }
+
     pub(super) fn pending(&self) -> u64 {
         self.total.saturating_sub(self.current)
     }
@@ -69,14 +74,12 @@ impl Tracker {
         let seen = self.follow(job, now);
         let still = now.saturating_duration_since(seen.moved);
         if still >= stall && pending_bytes > 0 {
-            return MirrorState::Away { since: still, pending_bytes };
+            return MirrorState::Away { since: still, pending_bytes, was_whole: job.is_whole() };
         }
-        match job.status.as_str() {
-            "ready" | "standby" => {
-                MirrorState::Synced { pending_bytes, behind: seen.even.map(|even| now.saturating_duration_since(even)) }
-            }
-            _ => MirrorState::Copying { done_bytes: job.current, total_bytes: job.total },
+        if !job.is_whole() {
+            return MirrorState::Copying { done_bytes: job.current, total_bytes: job.total };
         }
+        MirrorState::Synced { pending_bytes, behind: seen.even.map(|even| now.saturating_duration_since(even)) }
     }
 
     fn follow(&mut self, job: &Job, now: Instant) -> &Seen {
@@ -119,7 +122,8 @@ mod tests {
         let state = tracker.look(Some(&job("ready", 10, 14)), at(now), STALL);
         assert_eq!(state, MirrorState::Synced { pending_bytes: 4, behind: Some(Duration::from_millis(10)) });
         now += 299;
-        assert!(matches!(tracker.look(Some(&job("ready", 10, 14)), at(now), STALL), MirrorState::Away { .. }));
+        let state = tracker.look(Some(&job("ready", 10, 14)), at(now), STALL);
+        assert!(matches!(state, MirrorState::Away { was_whole: true, .. }), "{state:?}");
         // Something is taken: it is back, though not yet even.
         let state = tracker.look(Some(&job("ready", 12, 14)), at(now + 1), STALL);
         assert!(matches!(state, MirrorState::Synced { pending_bytes: 2, .. }), "{state:?}");
@@ -147,6 +151,7 @@ mod tests {
         let start = Instant::now();
         let copying = tracker.look(Some(&job("running", 5, 100)), start, STALL);
         assert_eq!(copying, MirrorState::Copying { done_bytes: 5, total_bytes: 100 });
-        assert!(matches!(tracker.look(Some(&job("running", 5, 100)), start + STALL, STALL), MirrorState::Away { .. }));
+        let away = tracker.look(Some(&job("running", 5, 100)), start + STALL, STALL);
+        assert!(matches!(away, MirrorState::Away { was_whole: false, .. }), "{away:?}");
     }
 }
