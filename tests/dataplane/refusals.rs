@@ -20,20 +20,34 @@ const FIRST: Generation = Generation(1);
 struct Small {
     pair: Pair,
     disk: PathBuf,
+    /// The copy's record.
+    record: PathBuf,
 }
 
 impl Small {
     /// In sync, and the disk is full from now on.
     async fn full() -> Self {
-        need("mkfs.ext4", "e2fsprogs");
         let pair = Pair::new(reign()).await;
+        let record = pair.scratch.path("os.record");
+        Self::filled(pair, record).await
+    }
+
+    /// The same, with the copy's record beside the volume, as it usually is.
+    async fn full_beside() -> Self {
+        let pair = Pair::new(reign()).await;
+        let record = pair.scratch.path("small-disk/os.raw.record");
+        Self::filled(pair, record).await
+    }
+
+    async fn filled(pair: Pair, record: PathBuf) -> Self {
+        need("mkfs.ext4", "e2fsprogs");
         let (image, disk) = (pair.scratch.path("small-disk.img"), pair.scratch.path("small-disk"));
         File::create(&image).unwrap().set_len(8 << 20).unwrap();
         fs::create_dir(&disk).unwrap();
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         run(&["mkfs.ext4", "-q", "-F", "-O", "^has_journal", &text(&image)]);
         run(&["mount", "-o", "loop", &text(&image), &text(&disk)]);
-        let small = Self { pair, disk };
+        let small = Self { pair, disk, record };
         File::create(small.volume().path).unwrap().set_len(VOLUME_BYTES).unwrap();
         small.pair.nbd(SOURCE).adopt(reign(), FIRST).unwrap();
         small.standby().open_export(&small.pair.export_for(reign(), ExportBegin::Afresh)).await.unwrap();
@@ -58,12 +72,8 @@ impl Small {
         VolumeAt { name: "root".into(), path: self.disk.join("os.raw") }
     }
 
-    fn record(&self) -> PathBuf {
-        self.pair.scratch.path("os.record")
-    }
-
     fn standby(&self) -> Nbd {
-        Nbd::new(Copy { volume: self.volume(), record: self.record(), ..self.pair.copy(STANDBY) })
+        Nbd::new(Copy { volume: self.volume(), record: self.record.clone(), ..self.pair.copy(STANDBY) })
     }
 
     fn role(&self) -> Role {
@@ -80,11 +90,17 @@ impl Small {
         .await;
     }
 
+    /// The standby's host is started anew: its runtime folder is empty.
+    async fn reboot(&self) {
+        self.standby().close_export(PATIENCE).await.unwrap();
+        fs::remove_dir_all(self.pair.place(STANDBY).runtime).unwrap();
+    }
+
     /// The standby's agent compares the whole copy with the source's.
     async fn resync(&self) {
         let serving = Serving {
             path: self.volume().path,
-            record: RecordFile::new(self.record(), &"erp".parse().unwrap(), "root"),
+            record: RecordFile::new(self.record.clone(), &"erp".parse().unwrap(), "root"),
             refusals: Refusals::of(&self.pair.place(STANDBY).runtime, "root"),
             kept: KeptStore::new(self.pair.scratch.path("kept")),
             kept_bytes_max: u64::MAX,
@@ -139,4 +155,32 @@ async fn a_refused_write_that_the_copy_keeps_quiet_about_or_forgets_is_noticed()
     let _planted = quorum::mutants::plant("data.refusals_lost_with_the_export");
     small.standby().open_export(&small.pair.export_for(reign(), ExportBegin::Afresh)).await.unwrap();
     assert!(small.standby().mark_standby(reign(), FIRST).is_ok(), "forgotten");
+}
+
+#[tokio::test]
+async fn a_refused_write_is_remembered_over_a_reboot_though_the_disk_has_no_room_for_a_word() {
+    let small = Small::full_beside().await;
+    small.refused_write().await;
+    assert_eq!(small.standby().record().unwrap(), None, "looked at once");
+    small.reboot().await;
+    assert_eq!(small.standby().record().unwrap(), None);
+    let goes_on = small.standby().open_export(&small.pair.export_for(reign(), ExportBegin::Continue)).await;
+    assert!(matches!(goes_on, Err(ReplicationError::Refused { .. })), "{goes_on:?}");
+    // With room again it is compared and follows.
+    fs::remove_file(small.filler()).unwrap();
+    small.standby().open_export(&small.pair.export_for(reign(), ExportBegin::Afresh)).await.unwrap();
+    small.resync().await;
+    small.standby().mark_standby(reign(), FIRST).unwrap();
+    assert_eq!(small.role(), Role::Standby);
+}
+
+#[tokio::test]
+#[cfg(feature = "mutants")]
+async fn a_refused_write_that_a_reboot_makes_forgotten_is_noticed() {
+    let small = Small::full_beside().await;
+    small.refused_write().await;
+    let _planted = quorum::mutants::plant("data.refusal_unrecorded");
+    assert_eq!(small.role(), Role::Syncing, "looked at once");
+    small.reboot().await;
+    assert_eq!(small.role(), Role::Standby);
 }

@@ -175,6 +175,18 @@ impl RecordFile {
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::from).map_err(failed("write"))?;
         replace(&self.path, &text).map_err(failed("write"))
     }
+
+    /// Takes the record away, where another can't be written (a full disk): the copy is as one that was never used, and
+    /// nothing counts on it. What it said stays beside it for people, as `NAME.withdrawn`. Needs no room.
+    ///
+    /// # Errors
+    /// [`RecordError::File`]; the record is still there.
+    pub fn withdraw(&self) -> Result<(), RecordError> {
+        let mut aside = OsString::from(&self.path);
+        aside.push(".withdrawn");
+        let withdrawn = fs::rename(&self.path, aside).and_then(|()| sync_folder(&self.path));
+        withdrawn.map_err(|source| RecordError::File { doing: "withdraw", path: self.path.clone(), source })
+    }
 }
 
 /// Replaces a file in one step; when this returns, the new content is on disk.
@@ -186,6 +198,10 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
+    sync_folder(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()
 }
 

@@ -6,7 +6,8 @@
 //! logs each error that it answers, before it answers, and while there is one the copy says of itself that it is no
 //! standby. The data gate then holds it.
 //!
-//! The log lies in the runtime folder and not beside the volume, whose disk may be full.
+//! The log lies in the runtime folder and not beside the volume, whose disk may be full. A reboot empties that folder, so
+//! what is found at a look goes into the copy's record, or takes it away where there is no room for another.
 
 use quorum::mutants;
 use std::ffi::OsString;
