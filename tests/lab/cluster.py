@@ -99,7 +99,8 @@ class Cluster:
 
     def up(self):
         """Networks, observer, certificates, files, disks; then power to every host at once."""
-        self.kernel, self.image = build.initramfs(os.environ.get("ANTIPODE_LAB_IMAGES") or f"{self.folder}/images")
+        if self.options.with_group:
+            self.kernel, self.image = build.initramfs(os.environ.get("ANTIPODE_LAB_IMAGES") or f"{self.folder}/images")
         shutil.rmtree(f"{self.folder}/hosts", ignore_errors=True)
         self.net.up()
         for host, box in self.chassis.items():
@@ -107,7 +108,7 @@ class Cluster:
                 os.makedirs(box.folders[key])
             with open(box.folders["config"], "w", encoding="utf-8") as f:
                 f.write(spec.agent_toml(host, self.hosts, box.folders, self.options.voters))
-            if self.hosts[host] != spec.WITNESS:
+            if self.options.with_group and self.hosts[host] != spec.WITNESS:
                 build.data_disk(self.disks[host])
         self._certificates()
         self._second_addresses()

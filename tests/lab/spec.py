@@ -37,6 +37,8 @@ class Options:
         #: W as the cluster is told; None leaves the product's default, which fits the chassis' own.
         self.watchdog_worst = None
         self.announce = True
+        #: Without it the cluster has hosts and nothing to run.
+        self.with_group = True
         self.group_lines = []
         for key, value in changed.items():
             if not hasattr(self, key):
@@ -90,7 +92,11 @@ def cluster_toml(options, guest):
     for host, site in options.hosts.items():
         lines += ["[[host]]", f"name = {_text(host)}", f"site = {_text(site)}"]
         lines += [f"addresses = {_reached(guest['address'], host)}", 'fencing = [["self"]]']
-    lines += ["[[group]]", f"name = {_text(GROUP)}", f"tier = {_text(options.tier)}", 'home = "tokyo"']
+    return "\n".join(lines + (_group(options, guest) if options.with_group else [])) + "\n"
+
+
+def _group(options, guest):
+    lines = ["[[group]]", f"name = {_text(GROUP)}", f"tier = {_text(options.tier)}", 'home = "tokyo"']
     lines += [f"accept = {_list(options.accept)}", f"target_rpo = {_text(options.target_rpo)}"]
     lines += [f"hold_off = {_text(options.hold_off)}", *options.group_lines]
     lines += [f"failback = {{ policy = {_text(options.failback)}, stable_for = {_text(options.stable_for)} }}"]
@@ -99,7 +105,7 @@ def cluster_toml(options, guest):
     lines += [f"replication = {{ kind = \"nbd\", {nbd} }}"]
     for site in ("tokyo", "osaka"):
         lines += _place(site, options, guest)
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _place(site, options, guest):
