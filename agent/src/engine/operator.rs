@@ -12,6 +12,7 @@ use crate::config::{check_spec, ledger_spec, timing_of};
 use quorum::id::{Era, GroupName, HostName, LogIndex, VoterId};
 use quorum::ledger::{Applied, Bootstrap, Command, Decision, Entry, Initiator, Person, Plan, PlanKind, SetSpec};
 use quorum::moment::Moment;
+use quorum::replica::TransferError;
 use quorum::timing::Timing;
 use std::time::Duration;
 
@@ -397,6 +398,10 @@ impl Engine {
                 let by = Decision { by, reason: String::new(), shown: String::new() };
                 self.propose(Command::Audit { action, detail, by });
                 let detail = format!("voter {to} was asked to take over");
+                self.answer(ticket, Answer::Done { index: LogIndex(0), detail });
+            }
+            Some(Err(TransferError::AlreadyLeads(_))) => {
+                let detail = format!("{} already leads: nothing was done", self.me.host);
                 self.answer(ticket, Answer::Done { index: LogIndex(0), detail });
             }
             Some(Err(error)) => self.refuse(ticket, error.to_string(), "ask the leader: antipode quorum status"),

@@ -160,6 +160,16 @@ fn refused(world: &mut World, ticket: u64, because: &str) {
 }
 
 #[test]
+fn who_leads_already_is_handed_nothing() {
+    let mut world = settled(48);
+    let vote = vote(&world, "ng-1", "ng-1").expect("it votes");
+    let ticket = world.ask(&host("ng-1"), Request::Transfer(vote));
+    must(&mut world, 10, "the person is answered", |world| world.answers.contains_key(&ticket));
+    let answer = &world.answers[&ticket];
+    assert!(matches!(answer, Answer::Done { detail, .. } if detail.contains("ng-1 already leads")), "{answer:?}");
+}
+
+#[test]
 fn a_host_is_added_removed_and_added_again_while_its_cluster_works() {
     let mut world = settled(21);
     let asked = members(&mut world, "tk-1", add("os-2", None));

@@ -123,8 +123,11 @@ pub enum TransferError {
         /// Who is, as far as this voter knows.
         leader: Option<VoterId>,
     },
-    /// It must be another voter.
-    #[error("transfer the leadership to {0}: not another voter")]
+    /// It leads already.
+    #[error("transfer the leadership to {0}: it already leads")]
+    AlreadyLeads(VoterId),
+    /// It must be a voter.
+    #[error("transfer the leadership to {0}: not a voter")]
     NotVoter(VoterId),
 }
 
@@ -324,7 +327,10 @@ impl Replica {
         if !self.is_leader() {
             return Err(TransferError::NotLeader { leader: self.leader() });
         }
-        if to == self.id || !self.node.raft.prs().conf().voters().contains(to.0) {
+        if to == self.id {
+            return Err(TransferError::AlreadyLeads(to));
+        }
+        if !self.node.raft.prs().conf().voters().contains(to.0) {
             return Err(TransferError::NotVoter(to));
         }
         self.node.transfer_leader(to.0);

@@ -269,6 +269,8 @@ fn the_leadership_is_handed_over_without_an_election_timeout() {
     let leader = world.elect();
     let to = 1 + leader % 3;
     assert_eq!(world.replica(leader).transfer_leader(VoterId(9)), Err(TransferError::NotVoter(VoterId(9))));
+    let to_itself = world.replica(leader).transfer_leader(VoterId(leader));
+    assert_eq!(to_itself, Err(TransferError::AlreadyLeads(VoterId(leader))));
     assert!(matches!(world.replica(to).transfer_leader(VoterId(leader)), Err(TransferError::NotLeader { .. })));
     world.replica(leader).transfer_leader(VoterId(to)).unwrap();
     assert_eq!(world.replica(leader).propose(vec![1]), Err(ProposeError::Busy));
