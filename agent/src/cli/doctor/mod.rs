@@ -4,6 +4,7 @@
 
 mod identity;
 mod machine;
+mod versions;
 
 use super::options::{Format, Reach, Shown};
 use super::table::Table;
@@ -123,6 +124,9 @@ pub(super) fn examine(args: &DoctorArgs) -> DoctorDocument {
     findings.extend(machine::clocks());
     findings.extend(machine::watchdog(config.as_ref()));
     findings.extend(machine::kernel());
+    let host = config.as_ref().map(|config| config.host.as_str());
+    findings.extend(versions::releases(host, status.as_ref()));
+    findings.extend(config.as_ref().and_then(versions::keeper));
     findings.extend(status.as_ref().map(attention).unwrap_or_default());
     let state = findings.iter().map(|finding| finding.state).max().unwrap_or(State::Unknown);
     let host = config.map(|config| config.host.to_string());
@@ -171,7 +175,9 @@ fn agent(args: &DoctorArgs, findings: &mut Vec<Finding>) -> Option<Value> {
 fn attention(status: &Value) -> Vec<Finding> {
     let lines = status["attention"].as_array().into_iter().flatten();
     let word = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    // What the versions come to for this host is said by their own check.
     lines
+        .filter(|line| word(line, "code") != versions::ATTENTION)
         .map(|line| {
             let check = if word(line, "code").starts_with("fence") { "fencing" } else { "cluster" };
             let text = format!("{}: {}", word(line, "code"), word(line, "text"));
