@@ -26,6 +26,8 @@ class Chassis:
 
     def __init__(self, prefix, host, netns, folders, binary):
         self.prefix, self.host, self.netns, self.folders, self.binary = prefix, host, netns, folders, binary
+        #: The hardware's own program; `binary` is what is installed on the host, which a test may exchange.
+        self.hardware = binary
         self.dir = f"{procs.ROOT}/{prefix}/chassis-{host}"
         self.panel, self.log = f"{self.dir}/panel.sock", f"{self.dir}/log.jsonl"
         #: Names the host's cgroup, so it has to be its own on this machine.
@@ -65,7 +67,7 @@ class Chassis:
         with open(self.folders["boot"], "w", encoding="utf-8") as f:
             f.write(self.boot_toml())
         os.makedirs(self.dir, exist_ok=True)
-        argv = [self.binary, "chassis", "--dir", self.dir, "--control", self.panel, "--name", self.name]
+        argv = [self.hardware, "chassis", "--dir", self.dir, "--control", self.panel, "--name", self.name]
         argv += ["--boot", self.folders["boot"]]
         argv += ["--netns", self.netns, "--volatile", self.folders["run"]]
         self.process = procs.start(self.prefix, f"chassis-{self.host}", argv, self.folders["console"])

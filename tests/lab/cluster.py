@@ -211,13 +211,13 @@ class Cluster:
         values = {k: _milliseconds(v) for k, v in shown.get("timing", shown).items()}
         return {k: v for k, v in values.items() if v is not None}
 
-    def apply(self):
-        """Gives the cluster its spec."""
+    def apply(self, options=None):
+        """Gives the cluster its spec, or another one."""
         guest = {"kernel": self.kernel, "image": self.image, "observer": self.observer}
         guest |= {"disk": f"{self.folder}/hosts/{{host}}/root.raw", "address": self.addresses}
         path = f"{self.folder}/cluster.toml"
         with open(path, "w", encoding="utf-8") as f:
-            f.write(spec.cluster_toml(self.options, guest))
+            f.write(spec.cluster_toml(options or self.options, guest))
         self.cli(self.leader()[0], "apply", path, changes=True)
 
     # ---- waiting

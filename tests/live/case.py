@@ -15,7 +15,8 @@ class Case:
 
     def __init__(self, name, story, options, flags):
         self.name, self.story, self.options = name, story, options
-        #: What the cluster needs beside its spec: watchdog_ms, environment of the agents, mutants.
+        #: What the cluster needs beside its spec: watchdog_ms, environment of the agents, mutants,
+        #: installed (`earlier` or `later`: each host has a release of its own, see `releases`).
         self.hardware = flags.pop("hardware", {})
         #: Part of `check-D2-quick`.
         self.quick = flags.pop("quick", False)

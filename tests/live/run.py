@@ -20,7 +20,7 @@ from lab import cluster, net
 from lab.chassis import ChassisError
 from lab.cluster import CliError
 from lab.net import NetError
-from live import judge, network, power, processes, sites  # noqa: F401 (each registers its cases)
+from live import judge, network, power, processes, releases, sites  # noqa: F401 (most register their cases)
 from live.case import CASES
 from live.stage import Broken, Stage
 
@@ -100,6 +100,8 @@ class Runner:
 
     def fit(self, lab, hardware):
         """Gives a cluster the hardware and the build that a case wants."""
+        if "installed" in hardware:
+            releases.fit(lab, hardware["installed"])
         for box in lab.chassis.values():
             box.watchdog_ms = hardware.get("watchdog_ms", box.watchdog_ms)
             if "mutants" in hardware:

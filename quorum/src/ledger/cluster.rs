@@ -15,8 +15,12 @@ use std::collections::BTreeSet;
 /// release that applies it.
 pub const FIRST_VERSION: u32 = 1;
 
-/// The version of the replicated format that this program understands.
-pub const VERSION: u32 = 1;
+/// The version of the replicated format that this release understands.
+const THIS_RELEASE: u32 = 1;
+
+/// The version of the replicated format that this program understands. The feature `next-release` plays the release that
+/// comes next, so that an upgrade can be rehearsed with two real programs.
+pub const VERSION: u32 = if cfg!(feature = "next-release") { THIS_RELEASE + 1 } else { THIS_RELEASE };
 
 impl Ledger {
     pub(super) fn bootstrap(&mut self, bootstrap: &Bootstrap, events: &mut Vec<Event>) -> Result<(), Refusal> {
