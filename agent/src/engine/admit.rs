@@ -45,17 +45,7 @@ impl Engine {
 
     fn consider(&mut self, host: &HostName, hello: &Hello) {
         let ready = matches!(hello.keeper_state, KeeperState::Idle | KeeperState::Clear | KeeperState::Armed);
-        let Some(instance) = hello.keeper else { return };
-        let of = Incarnation { host: host.clone(), he: self.ledger.next_host_epoch(host) };
-        let admission = HostAdmitted {
-            of,
-            boot: hello.boot,
-            instance,
-            class: hello.class,
-            watchdog: hello.watchdog.clone(),
-            hardware: hello.hardware,
-            lab: hello.lab,
-        };
+        let Some(admission) = self.admission_of(host, hello) else { return };
         match self.ledger.check_admission(&admission) {
             Ok(()) if ready => {
                 self.propose_paced(host.as_str(), Command::HostAdmitted(admission));
@@ -93,6 +83,19 @@ impl Engine {
             }
             Err(refusal) => self.tell_not_admitted(host, refusal.to_string()),
         }
+    }
+
+    /// The admission that a host which speaks so would get; none without a keeper.
+    pub(super) fn admission_of(&self, host: &HostName, hello: &Hello) -> Option<HostAdmitted> {
+        Some(HostAdmitted {
+            of: Incarnation { host: host.clone(), he: self.ledger.next_host_epoch(host) },
+            boot: hello.boot,
+            instance: hello.keeper?,
+            class: hello.class,
+            watchdog: hello.watchdog.clone(),
+            hardware: hello.hardware,
+            lab: hello.lab,
+        })
     }
 
     /// Says why a host isn't admitted, once per reason.

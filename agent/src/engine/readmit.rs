@@ -13,7 +13,7 @@ use super::status::AttentionLine;
 use crate::detector::Judgement;
 use crate::heartbeat::{Hello, KeeperState};
 use quorum::id::{GroupName, HostName, LogIndex};
-use quorum::ledger::{Command, Decision, EndCause, HostAdmitted, Incarnation, PlaceScope, Refusal};
+use quorum::ledger::{Command, Decision, EndCause, Incarnation, PlaceScope, Refusal};
 
 /// What the audit entry of a readmission is called; every agent that applies it forgets the host's losses.
 pub(super) const READMIT: &str = "host readmit";
@@ -64,18 +64,9 @@ impl Engine {
             let other = "it speaks from another boot or keeper than the one admitted, which is to be ended first";
             return if is_the_same { WayBack::Admitted } else { WayBack::ByItself(other.to_owned()) };
         }
-        let Some(instance) = hello.keeper else {
+        let Some(admission) = self.admission_of(host, &hello) else {
             let because = format!("no keeper runs on {host}: nothing could be protected there");
             return person(because, "systemctl start antipode-keeper there, then antipode doctor".to_owned());
-        };
-        let admission = HostAdmitted {
-            of: Incarnation { host: host.clone(), he: self.ledger.next_host_epoch(host) },
-            boot: hello.boot,
-            instance,
-            class: hello.class,
-            watchdog: hello.watchdog.clone(),
-            hardware: hello.hardware,
-            lab: hello.lab,
         };
         match self.ledger.check_admission(&admission) {
             Ok(()) if hello.keeper_state == KeeperState::Clearing => {
