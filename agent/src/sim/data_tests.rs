@@ -1,6 +1,6 @@
 //! What guards the data, and what is seen to happen without each guard.
 
-use super::tests::{SPEC, begun, erp, host, is_protected, must, runs_on, settled, tail, world};
+use super::tests::{begun, erp, host, is_protected, must, runs_on, settled, spec, tail, world};
 use super::*;
 use crate::engine::{Move, Request};
 use quorum::id::Generation;
@@ -217,7 +217,7 @@ fn a_standby_that_is_ahead_and_written_over_is_noticed() {
 
 /// A group for whose copy no write waits, and which may lose half a minute.
 fn asynchronous(seed: u64) -> World {
-    let source = SPEC.replace("mode = \"sync\"", "mode = \"async\"");
+    let source = spec().replace("mode = \"sync\"", "mode = \"async\"");
     let source = source.replace("tier = \"auto\"", "tier = \"auto\"\ntarget_rpo = \"15s\"\nhold_off = \"0s\"");
     let mut world = begun(world(seed, &[]), source);
     must(&mut world, 60, "osaka's copy is measured", |world| {

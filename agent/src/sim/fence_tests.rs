@@ -1,36 +1,15 @@
 //! Stories of fencing: the production session switches the simulated world's machines off, and nobody else.
 
+use super::spec::varied;
+use super::stories::*;
 use super::*;
 use crate::engine::{Answer, FenceAct, Input, Matter, Order, Request, Scope};
 use fencing::reading::Standing;
-use quorum::id::{Era, GroupName, HostEpoch, HostName, LogIndex, SiteName, VoterId};
+use quorum::id::{Era, HostEpoch, HostName, LogIndex, SiteName, VoterId};
 use quorum::ledger::{Claim, Command, Decision, Incarnation, Override, Person, PersonKey};
 use std::time::Duration;
 
-const SPEC: &str = r#"
-[cluster]
-name = "demo"
-watchdog_worst = "2.2s"
-round_trip_max = "40ms"
-[[site]]
-name = "tokyo"
-[[site]]
-name = "osaka"
-[[site]]
-name = "nagoya"
-witness = true
-[[host]]
-name = "tk-1"
-site = "tokyo"
-fencing = [["bmc-tk-1"], ["self"]]
-[[host]]
-name = "os-1"
-site = "osaka"
-fencing = [["bmc-os-1"], ["self"]]
-[[host]]
-name = "ng-1"
-site = "nagoya"
-[[device]]
+const DEVICES: &str = r#"[[device]]
 name = "bmc-tk-1"
 kind = "command"
 program = "/usr/lib/antipode/bmc"
@@ -41,60 +20,19 @@ kind = "command"
 program = "/usr/lib/antipode/bmc"
 wired = "ops-1, 2026-03-02"
 [[group]]
-name = "erp"
-tier = "auto"
-home = "tokyo"
-accept = ["powered-off"]
-failback = { policy = "manual" }
-[[group.volume]]
-name = "root"
-replication = { kind = "nbd", mode = "sync" }
-[group.at.tokyo]
-kind = "qemu"
-hosts = ["tk-1"]
-[group.at.osaka]
-kind = "qemu"
-hosts = ["os-1"]
 "#;
 
-fn host(name: &str) -> HostName {
-    HostName::new(name).expect("a name")
-}
-
-fn erp() -> GroupName {
-    GroupName::new("erp").expect("a name")
-}
-
-fn tail(world: &World) -> String {
-    let lines = world.trace.iter().rev().take(300).collect::<Vec<_>>();
-    let line = |trace: &&Trace| {
-        let host = trace.host.as_ref().map(ToString::to_string).unwrap_or_else(|| "world".into());
-        format!("{:>10.3} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text())
-    };
-    lines.iter().rev().map(line).collect::<Vec<_>>().join("\n")
-}
-
-fn must(world: &mut World, secs: u64, what: &str, done: impl Fn(&World) -> bool) {
-    match world.run_until(Duration::from_secs(secs), &done) {
-        Ok(true) => {}
-        Ok(false) => panic!("{}\nnot within {secs} s: {what}", tail(world)),
-        Err(violation) => panic!("{}\n{violation:?}", tail(world)),
-    }
-}
-
-fn pass(world: &mut World, secs: u64) {
-    if let Err(violation) = world.run_for(Duration::from_secs(secs)) {
-        panic!("{}\n{violation:?}", tail(world));
-    }
-}
-
-fn runs_on(world: &World, name: &str) -> bool {
-    world.hosts[&host(name)].places[&erp()].running.is_some()
-}
-
-fn is_protected(world: &World) -> bool {
-    let engine = world.hosts[&host("ng-1")].engine();
-    engine.and_then(|engine| engine.ledger().group(&erp())).is_some_and(|group| group.in_sync.len() == 2)
+/// Both hosts that may run the group have a device, whose word alone counts; the group comes home by a person's word.
+fn spec() -> String {
+    let tokyo = "name = \"tk-1\"\nsite = \"tokyo\"\n";
+    let osaka = "name = \"os-1\"\nsite = \"osaka\"\n";
+    varied(&[
+        ("declare = \"eager\"", "watchdog_worst = \"2.2s\""),
+        (tokyo, &format!("{tokyo}fencing = [[\"bmc-tk-1\"], [\"self\"]]\n")),
+        (osaka, &format!("{osaka}fencing = [[\"bmc-os-1\"], [\"self\"]]\n")),
+        ("[[group]]\n", DEVICES),
+        ("accept = [\"self-fenced\"]\n", "accept = [\"powered-off\"]\nfailback = { policy = \"manual\" }\n"),
+    ])
 }
 
 fn founded(seed: u64, hosts: &[&str], spec: &str) -> World {
@@ -158,7 +96,7 @@ fn count(world: &World, text: &str) -> usize {
 
 #[test]
 fn a_host_that_is_cut_off_is_switched_off_and_taken_over_without_waiting_for_its_lease() {
-    let mut world = settled(1, SPEC);
+    let mut world = settled(1, &spec());
     let at = world.now_ns;
     cut_off(&mut world, "tk-1", true);
     must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
@@ -172,7 +110,7 @@ fn a_host_that_is_cut_off_is_switched_off_and_taken_over_without_waiting_for_its
 #[test]
 fn two_sides_of_a_partition_never_shoot_each_other() {
     for (seed, minority) in [(2, "tk-1"), (3, "os-1")] {
-        let mut world = settled(seed, SPEC);
+        let mut world = settled(seed, &spec());
         // Both sides still reach every device: only the quorum tells who may use one.
         cut_off(&mut world, minority, true);
         pass(&mut world, 30);
@@ -251,12 +189,12 @@ fn unproven(seed: u64, spec: &str) -> World {
 }
 
 fn two_people() -> String {
-    SPEC.replace("[cluster]\n", "[cluster]\napprovals = 2\ncontrary_fresh = \"5s\"\n")
+    spec().replace("[cluster]\n", "[cluster]\napprovals = 2\ncontrary_fresh = \"5s\"\n")
 }
 
 #[test]
 fn an_override_of_a_live_host_is_refused_and_names_the_heartbeat_and_its_age() {
-    let mut world = settled(10, SPEC);
+    let mut world = settled(10, &spec());
     let answer = ask(&mut world, local(), vouch());
     let because = refused(&answer, "contrary-fresh");
     assert!(because.contains("a heartbeat heard by") && because.contains(" s ago"), "{because}");
@@ -268,7 +206,7 @@ fn an_override_of_a_live_host_is_refused_and_names_the_heartbeat_and_its_age() {
 
 #[test]
 fn an_override_is_refused_while_a_fence_device_reads_on() {
-    let spec = SPEC.replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"15s\"\n");
+    let spec = spec().replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"15s\"\n");
     let mut world = settled(11, &spec);
     world.fences.stubborn.insert(host("tk-1"));
     cut_off(&mut world, "tk-1", true);
@@ -360,7 +298,7 @@ fn an_override_waits_only_so_long_for_a_second_person() {
 
 #[test]
 fn an_override_ends_with_the_incarnation_that_it_names_and_can_not_be_replayed() {
-    let spec = SPEC.replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"5s\"\n");
+    let spec = spec().replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"5s\"\n");
     let mut world = unproven(14, &spec);
     let vouched = ask(&mut world, local(), vouch());
     assert!(matches!(vouched, Answer::Done { .. }), "{vouched:?}");
@@ -401,13 +339,13 @@ fn an_override_ends_with_the_incarnation_that_it_names_and_can_not_be_replayed()
 
 #[test]
 fn a_person_fences_a_live_host_and_calls_off_what_can_not_succeed() {
-    let mut world = settled(15, SPEC);
+    let mut world = settled(15, &spec());
     let answer = ask(&mut world, local(), fence(FenceAct::Run));
     assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
     must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
     assert!(shots(&world).iter().all(|(_, target)| target == "tk-1"), "{}", tail(&world));
 
-    let mut world = settled(16, SPEC);
+    let mut world = settled(16, &spec());
     cut_management(&mut world);
     let answer = ask(&mut world, local(), fence(FenceAct::Run));
     assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
@@ -421,7 +359,7 @@ fn a_person_fences_a_live_host_and_calls_off_what_can_not_succeed() {
 
 #[test]
 fn the_next_executor_is_asked_when_one_dies_and_a_restarted_one_does_not_go_on() {
-    let mut world = settled(17, SPEC);
+    let mut world = settled(17, &spec());
     cut_management(&mut world);
     pass(&mut world, 11);
     cut_off(&mut world, "tk-1", true);
@@ -436,7 +374,7 @@ fn the_next_executor_is_asked_when_one_dies_and_a_restarted_one_does_not_go_on()
 
 /// An executor took a task up, can't reach the device, and is then cut off itself; after its lease the device answers.
 fn cut_off_executor() -> World {
-    let mut world = settled(18, SPEC);
+    let mut world = settled(18, &spec());
     cut_management(&mut world);
     pass(&mut world, 11);
     cut_off(&mut world, "tk-1", true);
@@ -457,7 +395,7 @@ fn an_executor_that_is_cut_off_itself_calls_no_device_any_more() {
 
 #[test]
 fn a_newborn_group_waits_for_a_host_that_never_was_there_until_a_person_vouches_for_it() {
-    let spec = SPEC.replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"5s\"\n");
+    let spec = spec().replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"5s\"\n");
     let mut world = founded(20, &["tk-1", "ng-1"], &spec);
     pass(&mut world, 30);
     assert!(!runs_on(&world, "tk-1"), "{}", tail(&world));
@@ -475,7 +413,7 @@ fn a_newborn_group_waits_for_a_host_that_never_was_there_until_a_person_vouches_
 
 /// tk-1 comes back before os-1, which took the task against it up and then lost its power. How long tk-1 waited.
 fn back_before_its_executor() -> (World, Duration) {
-    let mut world = settled(19, SPEC);
+    let mut world = settled(19, &spec());
     cut_management(&mut world);
     pass(&mut world, 11);
     cut_off(&mut world, "tk-1", true);
@@ -501,9 +439,9 @@ fn a_host_that_returns_waits_out_an_executor_that_is_never_heard_of_again() {
     assert!(shots(&world).iter().all(|(_, target)| target == "os-1"), "{}", tail(&world));
 }
 
-/// As `SPEC`, the devices being hypervisors that speak of erp's VM.
+/// As `spec`, the devices being hypervisors that speak of erp's VM.
 fn hypervisors() -> String {
-    let spec = SPEC.replace("accept = [\"powered-off\"]", "accept = [\"hypervisor-off\"]");
+    let spec = spec().replace("accept = [\"powered-off\"]", "accept = [\"hypervisor-off\"]");
     spec.replace("wired = ", "proves = \"hypervisor\"\ngroup = \"erp\"\nwired = ")
 }
 
@@ -524,7 +462,7 @@ fn a_vm_is_taken_over_once_its_hypervisor_says_that_it_is_off_and_stays_so() {
 
 /// Every host has a poison pill and its lease, and nothing that could be read.
 fn pills() -> String {
-    let mut spec = SPEC.replace("accept = [\"powered-off\"]", "accept = [\"self-fenced\"]");
+    let mut spec = spec().replace("accept = [\"powered-off\"]", "accept = [\"self-fenced\"]");
     for name in ["tk-1", "os-1"] {
         let panel = format!("name = \"bmc-{name}\"\nkind = \"command\"\nprogram = \"/usr/lib/antipode/bmc\"\n");
         let pill = format!("name = \"bmc-{name}\"\nkind = \"sbd\"\ndevices = [\"/dev/sbd\"]\nnode = \"{name}\"\n");
@@ -568,7 +506,7 @@ mod guards_are_watched {
     #[test]
     fn an_override_that_asks_for_no_signs_vouches_for_a_live_host() {
         let _planted = plant("fence.signs_ignored");
-        let mut world = settled(10, SPEC);
+        let mut world = settled(10, &spec());
         let (ticket, by, request) = (1_000, local(), Box::new(vouch()));
         world.input(&host("ng-1"), Input::Operator { ticket, by, request });
         let answered = world.run_until(Duration::from_secs(20), |world| world.answers.contains_key(&ticket));
@@ -580,7 +518,7 @@ mod guards_are_watched {
     #[test]
     fn a_task_that_goes_on_though_it_was_called_off_is_seen_to_shoot() {
         let _planted = plant("fence.called_off_goes_on");
-        let mut world = settled(16, SPEC);
+        let mut world = settled(16, &spec());
         // It is told to switch off and stays on, so it will be told again.
         world.fences.stubborn.insert(host("tk-1"));
         ask(&mut world, local(), fence(FenceAct::Run));
@@ -592,7 +530,7 @@ mod guards_are_watched {
 
     /// What becomes of an override of tk-1 that is given.
     fn overridden() -> Violation {
-        let spec = SPEC.replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"5s\"\n");
+        let spec = spec().replace("[cluster]\n", "[cluster]\ncontrary_fresh = \"5s\"\n");
         let mut world = unproven(14, &spec);
         let (ticket, by, request) = (1_000, local(), Box::new(vouch()));
         world.input(&host("ng-1"), Input::Operator { ticket, by, request });

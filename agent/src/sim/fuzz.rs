@@ -1,49 +1,12 @@
 //! A cluster's history as fuzzers and frozen bytes need it: a real log, and the ledger that it leads to.
 
+use super::spec::DEMO;
 use super::{World, WorldSpec};
 use crate::engine::{Request, decode_entry};
 use quorum::id::{HostName, SiteName, VoterId};
 use quorum::ledger::{Entry, Ledger};
 use quorum::replica::EntryKind;
 use std::time::Duration;
-
-/// The spec of the cluster whose history it is.
-pub(crate) const SPEC: &str = r#"
-[cluster]
-name = "demo"
-declare = "eager"
-round_trip_max = "40ms"
-[[site]]
-name = "tokyo"
-[[site]]
-name = "osaka"
-[[site]]
-name = "nagoya"
-witness = true
-[[host]]
-name = "tk-1"
-site = "tokyo"
-[[host]]
-name = "os-1"
-site = "osaka"
-[[host]]
-name = "ng-1"
-site = "nagoya"
-[[group]]
-name = "erp"
-tier = "auto"
-home = "tokyo"
-accept = ["self-fenced"]
-[[group.volume]]
-name = "root"
-replication = { kind = "nbd", mode = "sync" }
-[group.at.tokyo]
-kind = "qemu"
-hosts = ["tk-1"]
-[group.at.osaka]
-kind = "qemu"
-hosts = ["os-1"]
-"#;
 
 /// The three hosts: name, site, vote. The witness comes last and leads.
 pub(crate) const HOSTS: [(&str, &str, u64); 3] = [("tk-1", "tokyo", 1), ("os-1", "osaka", 2), ("ng-1", "nagoya", 3)];
@@ -70,7 +33,7 @@ pub(crate) fn settled(seed: u64) -> World {
     });
     HOSTS.iter().for_each(|(name, _, _)| world.power_on(&host(name)));
     go(&mut world, 3);
-    let apply = Request::Apply { source: SPEC.into(), dry_run: false, reason: "a test".into() };
+    let apply = Request::Apply { source: DEMO.into(), dry_run: false, reason: "a test".into() };
     let _ticket = world.ask(&host("ng-1"), apply);
     go(&mut world, 25);
     world

@@ -26,6 +26,7 @@ mod oracle;
 mod place;
 mod random;
 pub mod scenario;
+mod spec;
 mod verbs;
 mod votes;
 mod watch;
@@ -58,6 +59,8 @@ mod readmit_tests;
 mod recover_tests;
 #[cfg(test)]
 mod release_tests;
+#[cfg(test)]
+mod stories;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Stories of what a keeper proves gone, and of what it never let begin.
 
-use super::members_tests::{SPEC, engine, erp, host, isolate, must, pass, runs_on, said, tail};
+use super::members_tests::{engine, erp, host, isolate, must, pass, runs_on, said, spec, tail};
 use super::*;
 use crate::engine::{Engine, Request};
 use quorum::id::{SiteName, VoterId};
@@ -27,7 +27,7 @@ fn a_grant_that_came_too_late_to_be_armed_is_released_too() {
         world.power_on(&host(name));
     }
     pass(&mut world, 3);
-    let source = SPEC.replace("accept = [\"self-fenced\"]", "accept = [\"self-fenced\", \"powered-off\"]");
+    let source = spec().replace("accept = [\"self-fenced\"]", "accept = [\"self-fenced\", \"powered-off\"]");
     let _ticket = world.ask(&host("ng-1"), Request::Apply { source, dry_run: false, reason: "test".into() });
     let is_granted = |world: &World, at: &str| {
         let group = engine(world, at).and_then(|engine| engine.ledger().group(&erp()));

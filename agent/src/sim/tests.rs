@@ -1,54 +1,16 @@
 //! The first stories of a cluster, told by the production engine.
 
+use super::spec::varied;
+pub(super) use super::stories::*;
 use super::*;
 use crate::engine::{Answer, Request};
-use quorum::id::{GroupName, HostName, SiteName, VoterId};
+use quorum::id::{HostName, SiteName, VoterId};
 use std::time::Duration;
 
-pub(super) const SPEC: &str = r#"
-[cluster]
-name = "demo"
-declare = "eager"
-round_trip_max = "40ms"
-[[site]]
-name = "tokyo"
-[[site]]
-name = "osaka"
-[[site]]
-name = "nagoya"
-witness = true
-[[host]]
-name = "tk-1"
-site = "tokyo"
-[[host]]
-name = "os-1"
-site = "osaka"
-[[host]]
-name = "ng-1"
-site = "nagoya"
-[[group]]
-name = "erp"
-tier = "auto"
-home = "tokyo"
-accept = ["self-fenced"]
-failback = { policy = "auto", stable_for = "5s" }
-[[group.volume]]
-name = "root"
-replication = { kind = "nbd", mode = "sync" }
-[group.at.tokyo]
-kind = "qemu"
-hosts = ["tk-1"]
-[group.at.osaka]
-kind = "qemu"
-hosts = ["os-1"]
-"#;
-
-pub(super) fn host(name: &str) -> HostName {
-    HostName::new(name).expect("a name")
-}
-
-pub(super) fn erp() -> GroupName {
-    GroupName::new("erp").expect("a name")
+/// The group comes home by itself.
+pub(super) fn spec() -> String {
+    let accepted = "accept = [\"self-fenced\"]\n";
+    varied(&[(accepted, &format!("{accepted}failback = {{ policy = \"auto\", stable_for = \"5s\" }}\n"))])
 }
 
 pub(super) fn world(seed: u64, more: &[&str]) -> World {
@@ -68,40 +30,13 @@ pub(super) fn world(seed: u64, more: &[&str]) -> World {
     })
 }
 
-pub(super) fn tail(world: &World) -> String {
-    let lines = world.trace.iter().rev().take(400).collect::<Vec<_>>();
-    let line = |trace: &&Trace| {
-        let host = trace.host.as_ref().map(ToString::to_string).unwrap_or_else(|| "world".into());
-        format!("{:>10.3} {host:6} {}", trace.at_ns as f64 / 1e9, trace.text())
-    };
-    lines.iter().rev().map(line).collect::<Vec<_>>().join("\n")
-}
-
-pub(super) fn must(world: &mut World, secs: u64, what: &str, done: impl Fn(&World) -> bool) {
-    match world.run_until(Duration::from_secs(secs), &done) {
-        Ok(true) => {}
-        Ok(false) => panic!("{}\nnot within {secs} s: {what}", tail(world)),
-        Err(violation) => panic!("{}\n{violation:?}", tail(world)),
-    }
-}
-
-pub(super) fn runs_on(world: &World, name: &str) -> bool {
-    world.hosts[&host(name)].places[&erp()].running.is_some()
-}
-
-/// All copies in sync, as the ledger at the witness has it.
-pub(super) fn is_protected(world: &World) -> bool {
-    let engine = world.hosts[&host("ng-1")].engine();
-    engine.and_then(|engine| engine.ledger().group(&erp())).is_some_and(|group| group.in_sync.len() == 2)
-}
-
 pub(super) fn settled(seed: u64) -> World {
     settled_with(seed, &[])
 }
 
 /// With more hosts at tokyo, which have no vote.
 fn settled_with(seed: u64, more: &[&str]) -> World {
-    let source = more.iter().fold(SPEC.to_owned(), |spec, name| {
+    let source = more.iter().fold(spec(), |spec, name| {
         let line = format!("[[host]]\nname = \"{name}\"\nsite = \"tokyo\"\n[[group]]");
         spec.replacen("[[group]]", &line, 1)
     });
@@ -356,7 +291,7 @@ fn a_start_before_the_keeper_has_armed_the_group_is_noticed() {
 /// pets and before its watchdog fires; its keeper is stopped meanwhile.
 fn starts_without_a_lease() -> usize {
     let volume = "[[group.volume]]\nname = \"root\"\nreplication = { kind = \"nbd\", mode = \"sync\" }\n";
-    let mut world = begun(world(30, &[]), SPEC.replace(volume, ""));
+    let mut world = begun(world(30, &[]), spec().replace(volume, ""));
     world.run_for(Duration::from_secs(5)).expect("no violation");
     world.isolate(&host("tk-1"), true);
     world.run_for(Duration::from_millis(1_050)).expect("no violation");
