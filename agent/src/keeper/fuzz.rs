@@ -74,6 +74,18 @@ fn memory_of(content: &[u8]) -> std::io::Result<OwnedFd> {
     Ok(memory.into())
 }
 
+/// The head of a record as tests write it.
+pub(super) fn head() -> Head {
+    Head {
+        era: Era(1),
+        he: HostEpoch::in_era(Era(1), 9),
+        boot: BootId([1; 16]),
+        instance: KeeperInstance([2; 16]),
+        expiry: Moment { boot_ns: 5, raw_ns: 6 },
+        sequence: 3,
+    }
+}
+
 /// The largest of everything that is written here, and the least.
 pub(crate) fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let mut armed = ArmedSet::default();
@@ -81,14 +93,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Vec<u8>)> {
         let group = ArmedGroup::new(&GroupName::new(name).expect("a name"), Epoch::in_era(Era(1), 4), pinned);
         armed.push(group).expect("room");
     }
-    let head = Head {
-        era: Era(1),
-        he: HostEpoch::in_era(Era(1), 9),
-        boot: BootId([1; 16]),
-        instance: KeeperInstance([2; 16]),
-        expiry: Moment { boot_ns: 5, raw_ns: 6 },
-        sequence: 3,
-    };
+    let head = head();
     let (at, gone) = (Moment { boot_ns: 7, raw_ns: 8 }, armed.clone());
     let page = Page {
         instance: head.instance,

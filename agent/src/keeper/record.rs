@@ -111,6 +111,7 @@ pub(super) fn take_moment(take: &mut Take<'_>) -> Result<Moment, Short> {
 #[cfg(test)]
 mod tests {
     use super::super::armed::ArmedGroup;
+    use super::super::fuzz::head;
     use super::*;
     use quorum::id::{Epoch, GroupName};
 
@@ -118,15 +119,7 @@ mod tests {
         let mut armed = ArmedSet::default();
         let erp = GroupName::new("erp").expect("name");
         armed.push(ArmedGroup::new(&erp, Epoch::in_era(Era(1), 4), true)).expect("room");
-        let head = Head {
-            era: Era(1),
-            he: HostEpoch::in_era(Era(1), 9),
-            boot: BootId([1; 16]),
-            instance: KeeperInstance([2; 16]),
-            expiry: Moment { boot_ns: 5, raw_ns: 6 },
-            sequence: 3,
-        };
-        Record { head, armed }
+        Record { head: head(), armed }
     }
 
     #[test]
