@@ -99,6 +99,16 @@ fn a_unit_is_started_again_only_if_it_is_meant_to_be_and_by_hand() {
 }
 
 #[test]
+fn a_unit_can_be_ended_politely() {
+    valid(|| {
+        let bench = bench(vec![sleeper("polite", "exec sleep 1000")]);
+        until("the unit", || bench.pids("polite").first().copied());
+        bench.order("signal polite TERM");
+        until("its end", || bench.pids("polite").is_empty().then_some(()));
+    });
+}
+
+#[test]
 fn a_host_lives_in_the_network_namespace_that_it_was_given() {
     valid(|| {
         let netns = Netns::new();

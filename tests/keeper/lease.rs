@@ -166,6 +166,20 @@ fn helper(bench: &Memory, body: &str) -> String {
 }
 
 #[test]
+fn a_helper_begins_with_no_signal_blocked() {
+    valid(|| {
+        let memory = Memory::new();
+        let program = helper(&memory, "grep SigBlk: /proc/self/status >> \"$0.log\"; echo done");
+        let bench = Bench::start(Options { keeper: vec!["--helper".into(), program], ..Options::default() });
+        bench.agent().arm(1, &["erp"]);
+        // It was triggered at the start, to clean up after whatever was before.
+        let log = std::fs::read_to_string(memory.path().join("helper.log")).expect("a log");
+        let mask = log.split_whitespace().nth(1).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        assert_eq!(mask, Some(0), "{log}");
+    });
+}
+
+#[test]
 fn helpers_are_triggered_with_the_host_epoch_and_waited_for() {
     valid(|| {
         let memory = Memory::new();

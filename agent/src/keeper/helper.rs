@@ -14,6 +14,7 @@
 //! Contract here: nothing allocates or blocks after [`Helpers::start`].
 
 use super::core::Helpers as Progress;
+use super::signals::Signals;
 use quorum::id::HostEpoch;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -73,7 +74,9 @@ struct Helper {
 
 impl Helper {
     fn start(program: &Path) -> std::io::Result<Self> {
-        let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut command = Command::new(program);
+        let piped = Signals::unblocked(&mut command).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = piped.spawn()?;
         let missing = || std::io::Error::other("a piped end is missing");
         let to: OwnedFd = child.stdin.take().ok_or_else(missing)?.into();
         let from: OwnedFd = child.stdout.take().ok_or_else(missing)?.into();

@@ -7,6 +7,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// What was asked for since the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,14 @@ impl Signals {
         let errno = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
         set.thread_block().map_err(errno)?;
         SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self).map_err(errno)
+    }
+
+    /// A program started from here begins with no signal blocked: what is blocked is inherited, and a program that
+    /// can't be ended politely, or can't end its own children so, would be killed for that.
+    pub fn unblocked(command: &mut Command) -> &mut Command {
+        let unblock = || SigSet::empty().thread_set_mask().map_err(std::io::Error::from);
+        // SAFETY: between fork and exec the closure makes one system call on memory of its own.
+        unsafe { command.pre_exec(unblock) }
     }
 
     /// What was asked for since the last call.

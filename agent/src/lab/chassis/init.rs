@@ -116,6 +116,7 @@ fn start(running: &Running, dir: &Path) -> io::Result<Option<Pid>> {
     command.args(&unit.argv[1..]).stdin(Stdio::null());
     command.env("ANTIPODE_LAB_WATCHDOG", format!("lab:{}", dir.join(super::DOG_SOCKET).display())).envs(&unit.env);
     command.stdout(output.try_clone()?).stderr(output);
+    Signals::unblocked(&mut command);
     running.cgroup.join(&mut command).map_err(io::Error::other)?;
     let child = command.spawn()?;
     Ok(Pid::from_raw(child.id() as i32))
