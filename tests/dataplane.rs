@@ -5,6 +5,7 @@
 //! exactly when a write was answered. What guests see is the live suites' business.
 
 mod dataplane {
+    pub mod adapter;
     pub mod announce;
     pub mod bench;
     pub mod mirror;

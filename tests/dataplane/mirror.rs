@@ -93,7 +93,7 @@ async fn a_standby_that_comes_back_gets_what_waited_for_it() {
 /// of a whole one is dead and a write waits for it.
 async fn is_taken_up() -> [bool; 3] {
     let pair = Pair::new(reign()).await;
-    pair.nbd(SOURCE).adopt(reign(), Generation(1)).unwrap();
+    pair.nbd(SOURCE).adopt(reign(), Generation(1)).await.unwrap();
     pair.nbd(STANDBY).open_export(&pair.export_for(reign(), ExportBegin::Afresh)).await.unwrap();
     let order = pair.mirror_for(reign());
     let take_up = async || is_whole_already(&pair.nbd(SOURCE), &order, STALL).await;
@@ -199,7 +199,7 @@ async fn assert_unreachable(pair: &Pair, source: &Nbd, why: &str) {
 #[tokio::test]
 async fn an_export_of_another_epoch_is_not_served() {
     let pair = Pair::new(reign()).await;
-    pair.nbd(SOURCE).adopt(reign(), Generation(1)).unwrap();
+    pair.nbd(SOURCE).adopt(reign(), Generation(1)).await.unwrap();
     pair.nbd(STANDBY).open_export(&pair.export_for(epoch(8), ExportBegin::Afresh)).await.unwrap();
     assert_unreachable(&pair, &pair.nbd(SOURCE), "an older epoch").await;
 }
@@ -207,7 +207,7 @@ async fn an_export_of_another_epoch_is_not_served() {
 #[tokio::test]
 async fn a_certificate_of_another_authority_or_host_is_refused_at_both_ends() {
     let pair = Pair::new(reign()).await;
-    pair.nbd(SOURCE).adopt(reign(), Generation(1)).unwrap();
+    pair.nbd(SOURCE).adopt(reign(), Generation(1)).await.unwrap();
     let day = Validity::from_now(Duration::from_secs(24 * 3600));
     let other = Authority::create(&pair.scratch.path("other-ca"), &"erp-geo".parse().unwrap(), day).unwrap();
     let with = |host: &str, identity| Nbd::new(Copy { identity, ..pair.copy(host) });
@@ -244,7 +244,7 @@ async fn plain_text_is_refused() {
 #[tokio::test]
 async fn a_standby_that_is_silent_at_the_start_holds_up_the_guest_for_seconds_at_most() {
     let pair = Pair::new(reign()).await;
-    pair.nbd(SOURCE).adopt(reign(), Generation(1)).unwrap();
+    pair.nbd(SOURCE).adopt(reign(), Generation(1)).await.unwrap();
     pair.nbd(STANDBY).open_export(&pair.export_for(reign(), ExportBegin::Afresh)).await.unwrap();
     run(&["kill", "-STOP", &pair.export_pid().to_string()]);
     let start = Instant::now();

@@ -49,7 +49,7 @@ impl Pair {
     /// A pair that is in sync under `reign`.
     pub async fn in_sync(reign: Epoch) -> Self {
         let pair = Self::new(reign).await;
-        pair.nbd(SOURCE).adopt(reign, Generation(1)).unwrap();
+        pair.nbd(SOURCE).adopt(reign, Generation(1)).await.unwrap();
         pair.nbd(STANDBY).open_export(&pair.export_for(reign, ExportBegin::Afresh)).await.unwrap();
         pair.nbd(SOURCE).start_mirror(&pair.mirror_for(reign)).await.unwrap();
         pair.until_synced().await;

@@ -49,7 +49,7 @@ impl Small {
         run(&["mount", "-o", "loop", &text(&image), &text(&disk)]);
         let small = Self { pair, disk, record };
         File::create(small.volume().path).unwrap().set_len(VOLUME_BYTES).unwrap();
-        small.pair.nbd(SOURCE).adopt(reign(), FIRST).unwrap();
+        small.pair.nbd(SOURCE).adopt(reign(), FIRST).await.unwrap();
         small.standby().open_export(&small.pair.export_for(reign(), ExportBegin::Afresh)).await.unwrap();
         // Both are blank.
         let order = MirrorOrder { begin: MirrorBegin::Identical, ..small.pair.mirror_for(reign()) };

@@ -26,7 +26,7 @@ struct Return {
 impl Return {
     async fn new(differing: &[u64]) -> Self {
         let pair = Pair::new(reign()).await;
-        pair.nbd(SOURCE).adopt(reign(), Generation(2)).unwrap();
+        pair.nbd(SOURCE).adopt(reign(), Generation(2)).await.unwrap();
         pair.write_block(9, 0x99).await;
         let disk = std::fs::OpenOptions::new().write(true).open(pair.volume(STANDBY).path).unwrap();
         disk.write_all_at(&[0x99; CHUNK], 9 * BLOCK).unwrap();

@@ -163,7 +163,8 @@ impl Question<'_> {
         let (to, person, host) = (self.state.requests.clone(), self.caller.person.clone(), self.state.host.clone());
         let ApplyAsked { source, dry_run, reason } = read(self.body).await?;
         // What only the kinds know is looked at here; a spec with such a problem is checked and not applied.
-        let of_kinds = crate::driver::work::kind_problems("the spec", &source);
+        let mut of_kinds = crate::driver::work::kind_problems("the spec", &source);
+        of_kinds.extend(crate::driver::work::adapter_problems("the spec", &source).await);
         let only_check = dry_run || !of_kinds.is_empty();
         match ask(&to, person, Request::Apply { source, dry_run: only_check, reason }).await? {
             Told::Checked(mut checked) => {

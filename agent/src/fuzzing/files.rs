@@ -2,6 +2,7 @@
 
 use crate::config::{AgentConfig, ClusterSpec, check_spec, fencing_config, ledger_spec, timing_of};
 use crate::driver::clock::parse_boot_id;
+use crate::replication;
 use crate::workload::command::{CommandSpec, is_answer};
 use crate::workload::qemu::qmp;
 use crate::workload::qemu::spec::QemuSpec;
@@ -55,7 +56,7 @@ pub(super) fn programs(bytes: &[u8]) -> bool {
     let Some((&which, bytes)) = bytes.split_first() else { return false };
     match which & 0x03 {
         0 | 1 => RUNTIME.with(|runtime| runtime.block_on(qmp::hear(bytes))),
-        2 => is_answer(bytes),
+        2 => is_answer(bytes) | replication::command::is_answer(bytes),
         _ => std::str::from_utf8(bytes).is_ok_and(|text| parse_boot_id(text).is_ok()),
     }
 }
@@ -65,5 +66,6 @@ pub(super) fn program_seeds() -> Vec<Vec<u8>> {
     let lines = "{\"event\":\"BLOCK_JOB_READY\",\"data\":{\"device\":\"m\"}}\n{\"id\":1,\"return\":[{\"id\":\"m\",\"status\":\"ready\"}]}\n\
         {\"id\":2,\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"}}\n{\"id\":9,\"return\":{}}\n";
     let answer = r#"{"result":"running","because":"","notes":["a"],"epoch":3,"host_epoch":7,"begin":"paused"}"#;
-    vec![with(0, lines), with(2, answer), with(3, "4c4c4544-0042-3010-8051-b7c04f334a31\n")]
+    let mirror = r#"{"result":"synced","order":{"epoch":7,"mode":"async","to":"os-1","target":{"ip":"192.0.2.7","port":1}},"pending_bytes":0,"behind_ms":12}"#;
+    vec![with(0, lines), with(2, answer), with(2, mirror), with(3, "4c4c4544-0042-3010-8051-b7c04f334a31\n")]
 }

@@ -15,11 +15,13 @@
 //!
 //! Not here: who runs what (`crate::workload`), proof towards the cluster, the wire between agents.
 
+pub mod command;
 pub mod contract;
 pub mod nbd;
 pub mod record;
 pub mod refusals;
 pub mod resync;
+mod rules;
 
 use crate::workload::Doing;
 use quorum::id::{Epoch, Generation, HostName};
@@ -38,6 +40,16 @@ pub enum Mode {
     Sync,
     /// When this side has it; the other follows, with a measured lag.
     Async,
+}
+
+/// How a kind's mirror lives beside the workload whose data it moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// It is a part of the running workload and ends with it. A copy that was left behind is compared over a stream
+    /// between the agents, and a planned stop needs a synchronous mirror to lose nothing.
+    WithWorkload,
+    /// It lives by itself: it compares by itself, and what a stopped workload wrote last can still be sent.
+    ByItself,
 }
 
 /// The order to take in what a source sends.
@@ -192,11 +204,14 @@ pub trait Replication: Send + Sync {
     /// [`RecordError`].
     fn record(&self) -> Result<Option<Record>, RecordError>;
 
+    /// How the kind's mirrors live.
+    fn manner(&self) -> Manner;
+
     /// Records the birth of the data on this host: the copy that the group was created from.
     ///
     /// # Errors
     /// [`ReplicationError::Refused`] if there is a record of something else already.
-    fn adopt(&self, epoch: Epoch, generation: Generation) -> Result<(), ReplicationError>;
+    fn adopt(&self, epoch: Epoch, generation: Generation) -> Doing<'_, Result<(), ReplicationError>>;
 
     /// Standby: takes in what the source of this epoch sends.
     ///
@@ -260,7 +275,8 @@ pub trait Replication: Send + Sync {
     fn mirror_state(&self, stall: Duration) -> Doing<'_, Result<MirrorState, ReplicationError>>;
 
     /// Source, under [`Mode::Async`]: lets the standby take everything once, so that its lag is known. The workload may
-    /// stand still meanwhile, for `limit` at most. Returns whether nothing was pending at some moment.
+    /// stand still meanwhile, for `limit` at most. Returns whether nothing was pending at some moment of this call; of a
+    /// workload that was stopped before it the standby has everything then ([`Manner::ByItself`] only).
     ///
     /// # Errors
     /// [`ReplicationError::Unknown`] if the source doesn't answer.

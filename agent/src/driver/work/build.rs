@@ -1,16 +1,17 @@
 //! From the spec to the drivers of one group on this host.
 
 use super::Order;
-use crate::config::{ClusterSpec, GroupConfig, Place as PlaceConfig, Problem};
+use crate::config::{ClusterSpec, GroupConfig, Place as PlaceConfig, Problem, VolumeConfig};
 use crate::driver::transport::TransportHandle;
 use crate::keeper::slice::SliceRoot;
 use crate::pki::files::IdentityFiles;
-use crate::replication::Replication;
-use crate::replication::nbd::{Copy, Nbd, NbdSpec};
+use crate::replication::command::{self, CommandReplication};
+use crate::replication::nbd::{self, Nbd, NbdSpec};
 use crate::replication::record::RecordFile;
 use crate::replication::refusals::Refusals;
 use crate::replication::resync::kept::KeptStore;
 use crate::replication::resync::{Begin, Serving};
+use crate::replication::{Mode, Replication};
 use crate::workload::command::{CommandSpec, CommandWorkload};
 use crate::workload::qemu::Qemu;
 use crate::workload::qemu::spec::QemuSpec;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What all groups of this host share.
 #[derive(Clone)]
@@ -47,7 +49,11 @@ pub struct Site {
 /// A volume's driver.
 pub(super) struct Data {
     pub(super) driver: Box<dyn Replication>,
-    pub(super) spec: NbdSpec,
+    pub(super) mode: Mode,
+    /// Where a standby's export listens.
+    pub(super) port: u16,
+    /// How long sending a stopped workload's last writes may take.
+    pub(super) drain_limit: Duration,
     pub(super) at: VolumeAt,
 }
 
@@ -105,23 +111,36 @@ impl Built {
     /// Where a standby's export of a volume listens.
     pub(super) fn export_of(&self, standby: &HostName, data: &Data) -> Result<SocketAddr, String> {
         let ip = self.peers.get(standby).ok_or_else(|| format!("no address of {standby} is known"))?;
-        Ok(SocketAddr::new(*ip, data.spec.port))
+        Ok(SocketAddr::new(*ip, data.port))
     }
 }
 
 fn volumes(site: &Site, config: &GroupConfig, at: &Place) -> Result<Vec<Data>, String> {
-    let volume = |volume: &crate::config::VolumeConfig| {
-        if volume.replication != "nbd" {
-            return Err(format!("replication kind {:?} is not known to this version", volume.replication));
-        }
-        let spec: NbdSpec = keys(&own_keys(&volume.params), "replication")?;
-        let path = fill(&spec.path, &config.name, &volume.name, &site.host);
-        let volume = VolumeAt { name: volume.name.clone(), path };
-        let record = RecordFile::beside(&volume.path);
-        let copy = Copy { place: at.clone(), volume: volume.clone(), record, identity: site.identity.clone() };
-        Ok(Data { driver: Box::new(Nbd::new(copy)), spec, at: volume })
+    let volume = |volume: &VolumeConfig| match volume.replication.as_str() {
+        "nbd" => nbd_data((site, at), volume),
+        "command" => command_data((site, at), volume),
+        other => Err(format!("replication kind {other:?} is not known to this version")),
     };
     config.volumes.iter().map(volume).collect()
+}
+
+fn nbd_data((site, at): (&Site, &Place), volume: &VolumeConfig) -> Result<Data, String> {
+    let spec: NbdSpec = keys(&own_keys(&volume.params), "replication")?;
+    let volume = VolumeAt { name: volume.name.clone(), path: fill(&spec.path, (&at.group, &volume.name), &site.host) };
+    let record = RecordFile::beside(&volume.path);
+    let copy = nbd::Copy { place: at.clone(), volume: volume.clone(), record, identity: site.identity.clone() };
+    let driver = Box::new(Nbd::new(copy));
+    Ok(Data { driver, mode: spec.mode, port: spec.port, drain_limit: Duration::ZERO, at: volume })
+}
+
+fn command_data((site, at): (&Site, &Place), volume: &VolumeConfig) -> Result<Data, String> {
+    let spec: command::CommandSpec = keys(&own_keys(&volume.params), "replication")?;
+    let fill = |pattern: &str| fill(pattern, (&at.group, &volume.name), &site.host);
+    let volume = VolumeAt { name: volume.name.clone(), path: fill(&spec.path) };
+    let record = fill(&spec.record_at(&volume.path).to_string_lossy());
+    let copy = command::Copy { place: at.clone(), volume: volume.clone(), record, kept: site.kept.clone() };
+    let (mode, port, drain_limit) = (spec.mode, spec.port, Duration::from_secs(spec.drain_seconds));
+    Ok(Data { driver: Box::new(CommandReplication::new(copy, spec)), mode, port, drain_limit, at: volume })
 }
 
 impl Site {
@@ -140,7 +159,7 @@ impl Site {
         let volume = group.volumes.iter().find(|volume| volume.name == begin.volume && volume.replication == "nbd");
         let volume = volume.ok_or_else(|| format!("{} has no volume {:?} of kind nbd", begin.group, begin.volume))?;
         let nbd: NbdSpec = keys(&own_keys(&volume.params), "replication")?;
-        let path = fill(&nbd.path, &begin.group, &volume.name, &self.host);
+        let path = fill(&nbd.path, (&begin.group, &volume.name), &self.host);
         let record = RecordFile::new(RecordFile::beside(&path), &begin.group, &volume.name);
         let (kept, host) = (self.kept.clone(), self.host.clone());
         let refusals = Refusals::of(&self.runtime(&begin.group), &volume.name);
@@ -148,7 +167,7 @@ impl Site {
     }
 }
 
-fn fill(pattern: &str, group: &GroupName, volume: &str, host: &HostName) -> PathBuf {
+fn fill(pattern: &str, (group, volume): (&GroupName, &str), host: &HostName) -> PathBuf {
     let filled = pattern.replace("{group}", group.as_str()).replace("{volume}", volume);
     filled.replace("{host}", host.as_str()).into()
 }
@@ -170,7 +189,8 @@ pub fn kind_problems(file: &str, source: &str) -> Vec<Problem> {
         for volume in &group.volumes {
             let path = ["group", name.as_str(), "volume", volume.name.as_str(), "replication"];
             let wrong = match volume.replication.as_str() {
-                "nbd" => nbd_problem(&volume.params),
+                "nbd" => keys::<NbdSpec>(&own_keys(&volume.params), "nbd").err(),
+                "command" => command_problem(&volume.params),
                 other => Some(format!("replication kind {other:?} is not known to this version")),
             };
             found.extend(wrong.map(|what| (path.map(str::to_owned).to_vec(), what)));
@@ -179,9 +199,29 @@ pub fn kind_problems(file: &str, source: &str) -> Vec<Problem> {
     found.into_iter().map(|(path, what)| Problem::at(file, source, (&path, &what))).collect()
 }
 
-/// What is wrong with a volume of kind `nbd`.
-fn nbd_problem(params: &toml::Table) -> Option<String> {
-    keys::<NbdSpec>(&own_keys(params), "nbd").err()
+/// What the adapters that are installed on this host say about the volumes that the spec gives them: one that can't hold
+/// writes back is no replication for a synchronous volume. Other hosts' adapters are asked before each mirror.
+pub async fn adapter_problems(file: &str, source: &str) -> Vec<Problem> {
+    let Ok(spec) = ClusterSpec::parse(file, source) else { return Vec::new() };
+    let mut found = Vec::new();
+    for (name, group) in &spec.groups {
+        for volume in group.volumes.iter().filter(|volume| volume.replication == "command") {
+            let Ok(kind) = keys::<command::CommandSpec>(&own_keys(&volume.params), "command") else { continue };
+            if let Some(what) = kind.mode_problem().await {
+                let path = ["group", name.as_str(), "volume", volume.name.as_str(), "replication"];
+                found.push(Problem::at(file, source, (&path.map(str::to_owned), &what)));
+            }
+        }
+    }
+    found
+}
+
+/// What is wrong with a volume of kind `command`.
+fn command_problem(params: &toml::Table) -> Option<String> {
+    match keys::<command::CommandSpec>(&own_keys(params), "command") {
+        Ok(spec) => spec.problem().map(|what| format!("command: {what}")),
+        Err(what) => Some(what),
+    }
 }
 
 /// The keys of a volume that its kind reads: the others are the ledger's (`config::ledger_spec`).

@@ -5,7 +5,7 @@ use crate::engine::{CopyFound, Report, Resync};
 use crate::replication::record::{Record, Role};
 use crate::replication::resync::{Figures, STREAM_KIND};
 use crate::replication::{
-    AcceptedLoss, ExportBegin, ExportOrder, MirrorBegin, MirrorOrder, MirrorState, Mode, PromoteOrder,
+    AcceptedLoss, ExportBegin, ExportOrder, Manner, MirrorBegin, MirrorOrder, MirrorState, Mode, PromoteOrder,
     ReplicationError, is_whole_already,
 };
 use quorum::id::{Epoch, Generation, HostName};
@@ -66,7 +66,8 @@ pub(super) async fn promote(built: &Built, epoch: Epoch, opens: Generation, gene
     each!(built, data, {
         let record = data.driver.record().map_err(|error| error.to_string())?;
         if record.is_none() && epoch.count() == 1 {
-            return data.driver.adopt(epoch, generation).map(|()| "adopted".into()).map_err(|error| error.to_string());
+            let adopted = data.driver.adopt(epoch, generation).await;
+            return adopted.map(|()| "adopted".into()).map_err(|error| error.to_string());
         }
         if record.is_some_and(|record| record.role == Role::Source && record.epoch == epoch) {
             return Ok("promoted before".into());
@@ -89,7 +90,7 @@ pub(super) async fn open_export(built: &Built, (epoch, owner): (Epoch, &HostName
     each!(built, data, {
         let record = data.driver.record().map_err(|error| error.to_string())?;
         let begin = begin(record.as_ref(), epoch, is_whole)?;
-        let listen = SocketAddr::new(built.listen, data.spec.port);
+        let listen = SocketAddr::new(built.listen, data.port);
         let order = ExportOrder { epoch, from: owner.clone(), listen, begin };
         data.driver.open_export(&order).await.map(|()| "open".into()).map_err(|error| error.to_string())
     })
@@ -130,7 +131,7 @@ pub(super) async fn record(built: &Built, epoch: Epoch, generation: Generation) 
 /// Brings the standby's copies up to date, volume after volume, and waits until they follow. Where that fails and the
 /// ledger doesn't count on the standby, nothing may go on waiting for it: its mirrors are ended.
 pub(super) async fn mirror(built: &Built, order: (Epoch, &HostName), (counts, waits): (bool, bool)) -> Report {
-    if waits != built.data.iter().all(|data| data.spec.mode == Mode::Sync) {
+    if waits != built.data.iter().all(|data| data.mode == Mode::Sync) {
         // What is said of the mirror afterwards follows from what was ordered.
         return Report::Failed { because: "the spec changed between the order and its execution".into() };
     }
@@ -139,14 +140,14 @@ pub(super) async fn mirror(built: &Built, order: (Epoch, &HostName), (counts, wa
     }
     let mut resync: Option<Resync> = None;
     for data in &built.data {
-        let is_there = match mirror_order(built, data, order, data.spec.mode) {
+        let is_there = match mirror_order(built, data, order, data.mode) {
             Ok(order) => waits && is_whole_already(data.driver.as_ref(), &order, STALL).await,
             Err(_) => false,
         };
         if is_there {
             continue;
         }
-        match mirror_one(built, data, order, data.spec.mode).await {
+        match mirror_one(built, data, order, data.mode).await {
             Ok(None) => {}
             Ok(Some(figures)) => resync = Some(sum(resync.unwrap_or_default(), &figures)),
             Err(because) => {
@@ -194,20 +195,35 @@ async fn mirror_one(
     mode: Mode,
 ) -> Result<Option<Figures>, String> {
     let order = mirror_order(built, data, (epoch, standby), mode)?;
-    let mut wire = built.transport.open_stream(standby, STREAM_KIND).await.map_err(|error| error.to_string())?;
-    let figures = data.driver.resync(&order, &mut wire).await.map_err(|error| error.to_string())?;
+    let figures = match data.driver.manner() {
+        Manner::WithWorkload => {
+            let wire = built.transport.open_stream(standby, STREAM_KIND).await;
+            data.driver.resync(&order, &mut wire.map_err(|error| error.to_string())?).await
+        }
+        Manner::ByItself => data.driver.start_mirror(&order).await.map(|()| None),
+    };
+    let figures = figures.map_err(|error| error.to_string())?;
     until_synced(data).await?;
     Ok(figures)
 }
 
 /// Before a planned stop: volumes for whose copies no write waits are mirrored synchronously, so that the standby has
-/// every write, those of the stop itself included.
+/// every write, those of the stop itself included. A mirror that outlives the workload sends these afterwards
+/// ([`is_sent`]); here it sends what there is, so that a standby that takes nothing keeps the workload from being stopped.
 ///
 /// # Errors
-/// What stood in the way; the asynchronous mirror is gone then, and has to be begun anew.
+/// What stood in the way; an asynchronous mirror that is part of the workload is gone then, and has to be begun anew.
 pub(super) async fn drain(built: &Built, order: (Epoch, &HostName)) -> Result<(), String> {
-    for data in built.data.iter().filter(|data| data.spec.mode == Mode::Async) {
+    for data in built.data.iter().filter(|data| data.mode == Mode::Async) {
         let failed = |because: String| format!("drain volume {}: {because}", data.at.name);
+        if data.driver.manner() == Manner::ByItself {
+            // Under steady writing it is never even for long: that it takes everything up to some moment is enough here.
+            match data.driver.even_out(data.drain_limit).await {
+                Ok(true) => continue,
+                Ok(false) => return Err(failed("the standby didn't take everything".into())),
+                Err(error) => return Err(failed(error.to_string())),
+            }
+        }
         data.driver.release_writes().await.map_err(|error| failed(error.to_string()))?;
         let drained = mirror_one(built, data, order, Mode::Sync).await;
         if let Err(because) = drained {
@@ -259,11 +275,25 @@ pub(super) async fn release(built: &Built) -> Report {
 pub(super) async fn is_drained(built: &Built, is_drained: bool) -> bool {
     for data in &built.data {
         let is_following = matches!(data.driver.mirror_state(STALL).await, Ok(MirrorState::Synced { .. }));
-        if !(is_drained || data.spec.mode == Mode::Sync) || !is_following {
+        if !(is_drained || data.mode == Mode::Sync) || !is_following {
             return false;
         }
     }
     !built.data.is_empty()
+}
+
+/// After a planned stop that was drained: whether the copies for which no write waited, and whose mirrors outlive the
+/// workload, have its last writes too.
+pub(super) async fn is_sent(data: &[Data]) -> bool {
+    let late = data.iter().filter(|data| data.mode == Mode::Async && data.driver.manner() == Manner::ByItself);
+    for data in late {
+        let sent = data.driver.even_out(data.drain_limit).await;
+        if !matches!(sent, Ok(true)) && !mutants::on("data.last_writes_not_sent") {
+            tracing::warn!(volume = data.at.name, ?sent, "the standby lacks a stopped workload's last writes");
+            return false;
+        }
+    }
+    true
 }
 
 #[cfg(test)]
@@ -286,6 +316,46 @@ mod tests {
             assert_eq!(say(copy.as_ref(), false), Ok(ExportBegin::Afresh), "{copy:?}");
         }
         assert_eq!(say(Some(&record(Role::Standby, 7)), false), Ok(ExportBegin::Afresh), "it was left behind");
+    }
+
+    /// A volume whose adapter answers like this when it is to send a stopped workload's last writes.
+    fn sends(folder: &tempfile::TempDir, answer: &str) -> Data {
+        use crate::replication::command::{CommandReplication, Copy};
+        use std::os::unix::fs::PermissionsExt;
+        let path = folder.path().join(answer);
+        std::fs::write(&path, format!("#!/bin/sh\necho '{{\"result\":\"{answer}\"}}'\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let spec = serde_json::json!({ "mode": "async", "program": path, "path": "/srv/erp", "look_seconds": 30 });
+        let place = crate::workload::Place {
+            group: "erp".parse().unwrap(),
+            host: "tk-1".parse().unwrap(),
+            cgroup: folder.path().join("erp"),
+            pinned: folder.path().join("pinned"),
+            runtime: folder.path().to_owned(),
+        };
+        let at = crate::workload::VolumeAt { name: "root".into(), path: folder.path().join("volume") };
+        let kept = crate::replication::resync::kept::KeptStore::new(folder.path().join("kept"));
+        let copy = Copy { place, volume: at.clone(), record: folder.path().join("record"), kept };
+        let driver = Box::new(CommandReplication::new(copy, serde_json::from_value(spec).unwrap()));
+        Data { driver, mode: Mode::Async, port: 0, drain_limit: Duration::from_secs(30), at }
+    }
+
+    #[tokio::test]
+    async fn a_stop_whose_last_writes_are_not_seen_to_arrive_is_not_drained() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_sent(&[sends(&folder, "even")]).await);
+        for answer in ["not-even", "unknown", "sure"] {
+            assert!(!is_sent(&[sends(&folder, "even"), sends(&folder, answer)]).await, "{answer}");
+        }
+        assert!(is_sent(&[]).await, "what is part of the workload was drained before");
+    }
+
+    #[tokio::test]
+    #[cfg(feature = "mutants")]
+    async fn last_writes_that_are_taken_for_sent_are_noticed() {
+        let _planted = mutants::plant("data.last_writes_not_sent");
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_sent(&[sends(&folder, "not-even")]).await);
     }
 
     #[test]

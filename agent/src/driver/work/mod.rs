@@ -10,7 +10,7 @@ mod data;
 mod perform;
 mod watch;
 
-pub use build::{Site, kind_problems};
+pub use build::{Site, adapter_problems, kind_problems};
 
 use crate::driver::runtime::Incoming;
 use crate::driver::transport::BiStream;

@@ -124,6 +124,7 @@ async fn stop(built: &Built, patience: Duration, drain_to: Option<(Epoch, &HostN
     let order = StopOrder { ask: patience, quit: KILL_LIMIT, kill: KILL_LIMIT };
     match built.workload.stop(&order).await {
         Ok(ended) => {
+            let drained = drained && data::is_sent(&built.data).await;
             tracing::info!(group = %built.config.name, ?ended, drained, "stopped");
             Report::Stopped { is_drained: drained, untouched: false }
         }

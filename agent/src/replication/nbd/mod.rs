@@ -21,12 +21,13 @@ mod stalls;
 pub mod standby;
 pub mod tls;
 
-use super::record::{Record, RecordFile, Role};
+use super::record::{Record, Role};
 use super::refusals::Refusals;
 use super::resync::door::{self, Door};
 use super::resync::{Figures, Wire};
+use super::rules::{Rules, refused};
 use super::{
-    AcceptedLoss, ExportOrder, MirrorOrder, MirrorState, Mode, PromoteOrder, RecordError, Replication, ReplicationError,
+    ExportOrder, Manner, MirrorOrder, MirrorState, Mode, PromoteOrder, RecordError, Replication, ReplicationError,
 };
 use crate::pki::files::IdentityFiles;
 use crate::workload::{Doing, Place, VolumeAt};
@@ -74,7 +75,7 @@ pub struct Copy {
 /// The driver.
 pub struct Nbd {
     copy: Copy,
-    record: RecordFile,
+    rules: Rules,
     refusals: Refusals,
     source: Arc<Source>,
     standby: Standby,
@@ -91,10 +92,10 @@ pub fn export_name(group: &GroupName, volume: &str, epoch: Epoch) -> String {
 impl Nbd {
     /// A driver for this copy.
     pub fn new(copy: Copy) -> Self {
-        let record = RecordFile::new(copy.record.clone(), &copy.place.group, &copy.volume.name);
+        let rules = Rules::new(copy.record.clone(), &copy.place.group, &copy.volume.name);
         let door = door::of(&copy.volume.path);
         let refusals = Refusals::of(&copy.place.runtime, &copy.volume.name);
-        Self { source: Source::of(&copy), standby: Standby::new(&copy), door, record, refusals, copy }
+        Self { source: Source::of(&copy), standby: Standby::new(&copy), door, rules, refusals, copy }
     }
 
     /// The copy that it serves.
@@ -102,31 +103,14 @@ impl Nbd {
         &self.copy
     }
 
-    fn blank(&self, role: Role) -> Record {
-        Record::new(&self.copy.place.group, &self.copy.volume.name, role)
-    }
-
     /// This copy's record. A standby that answered a write with an error lacks it: it is a mixture from then on.
     fn own_record(&self) -> Result<Option<Record>, RecordError> {
-        let there = self.record.read()?;
+        let there = self.rules.read()?;
         let Some(standby) = there.as_ref().filter(|there| there.role == Role::Standby) else { return Ok(there) };
         let Some(because) = self.refused_write()? else { return Ok(there) };
         tracing::error!(group = %self.copy.place.group, volume = %self.copy.volume.name, %because,
             "this copy refused a write of the source and is no standby until it was compared again");
-        let (generation, epoch, was_source) = (standby.generation, standby.epoch, standby.was_source);
-        let mixture = self.blank(Role::Syncing).at(generation, epoch).that_was_source(was_source);
-        // Before a reboot empties the folder that the refusals are logged in. The disk that refused the write may have no
-        // room for a record either.
-        match self.record.write(&mixture) {
-            Err(_) if mutants::on("data.refusal_unrecorded") => Ok(Some(mixture)),
-            Err(error) => {
-                tracing::error!(group = %self.copy.place.group, volume = %self.copy.volume.name, %error,
-                    "this copy's record can't be rewritten and is withdrawn: nothing is started from it, and it is compared \
-                     as a whole once its disk has room again");
-                self.record.withdraw().map(|()| None)
-            }
-            Ok(()) => Ok(Some(mixture)),
-        }
+        self.rules.demote(standby)
     }
 
     fn refused_write(&self) -> Result<Option<String>, RecordError> {
@@ -134,45 +118,13 @@ impl Nbd {
         self.refusals.found().map_err(|source| RecordError::File { doing: "read", path: path(), source })
     }
 
-    /// The source's record under this very epoch.
-    fn own_reign(&self, epoch: Epoch) -> Result<Record, ReplicationError> {
-        match self.record.read()? {
-            Some(record) if record.role == Role::Source && mutants::on("data.another_reign_speaks") => Ok(record),
-            Some(record) if record.role == Role::Source && record.epoch == epoch => Ok(record),
-            other => Err(refused(format!("this copy isn't the source under epoch {epoch}: {other:?}"))),
-        }
-    }
-
-    /// What the record must say before a source may write here, and the record for the time after.
-    fn before_export(&self, order: &ExportOrder) -> Result<Option<Record>, ReplicationError> {
-        use super::ExportBegin::{Afresh, Continue};
-        let there = self.own_record()?;
-        if let Some(there) = &there {
-            let is_own_reign = there.role == Role::Source && there.epoch == order.epoch;
-            if (there.epoch > order.epoch || is_own_reign) && !mutants::on("data.older_source_let_in") {
-                return Err(refused(format!("an export for epoch {}, but this copy is {there:?}", order.epoch)));
-            }
-        }
-        match (order.begin, there) {
-            (Continue, Some(there)) if there.role == Role::Standby && there.epoch == order.epoch => Ok(None),
-            (Continue, there) => Err(refused(format!("continue at epoch {}, but this copy is {there:?}", order.epoch))),
-            // `Syncing` is on disk before the first chunk is overwritten.
-            (Afresh, Some(there)) if mutants::on("data.overwritten_as_standby") => Ok(Some(there)),
-            (Afresh, None) => Ok(Some(self.blank(Role::Syncing).at(Generation(0), order.epoch))),
-            (Afresh, Some(there)) => {
-                let was_source = there.was_source || there.role == Role::Source;
-                Ok(Some(self.blank(Role::Syncing).at(there.generation, order.epoch).that_was_source(was_source)))
-            }
-        }
-    }
-
     async fn open_it(&self, order: &ExportOrder) -> Result<(), ReplicationError> {
         // A source of an older epoch is cut off even if this one is refused.
         self.door.shut().await;
         self.standby.close_all_but(order.epoch).await?;
-        let record = self.before_export(order)?;
+        let record = self.rules.of_export(self.own_record()?, order)?;
         if let Some(record) = &record {
-            self.record.write(record)?;
+            self.rules.write(record)?;
         }
         self.standby.open(order).await?;
         if record.is_some() {
@@ -185,31 +137,9 @@ impl Nbd {
     async fn promote_it(&self, order: &PromoteOrder) -> Result<(), ReplicationError> {
         self.door.shut().await;
         self.standby.close(standby::CLOSE_LIMIT).await?;
-        let there = self.own_record()?.ok_or_else(|| refused("this copy was never used".into()))?;
-        if there.epoch > order.epoch && !mutants::on("data.older_epoch_promoted") {
-            return Err(refused(format!("epoch {} is over: this copy is {there:?}", order.epoch)));
-        }
-        let is_whole = there.role != Role::Syncing;
-        let is_latest = there.generation == order.generation && there.epoch >= order.not_before;
-        let is_accepted = match order.accepted {
-            _ if mutants::on("data.any_copy_promoted") => true,
-            AcceptedLoss::Nothing if mutants::on("data.mixture_promoted") => is_latest,
-            AcceptedLoss::Nothing => is_whole && is_latest,
-            AcceptedLoss::OlderGeneration => is_whole && there.generation <= order.generation,
-            AcceptedLoss::Mixture => there.generation <= order.generation,
-        };
-        if !is_accepted {
-            let PromoteOrder { generation, not_before, .. } = order;
-            let wanted = format!("generation {generation}, not before epoch {not_before}");
-            return Err(refused(format!("wanted is {wanted}, but this copy is {there:?}")));
-        }
-        let record = self.blank(Role::Source).at(order.generation, order.epoch);
-        Ok(self.record.write(&record)?)
+        let record = self.rules.of_promotion(self.own_record()?.as_ref(), order)?;
+        Ok(self.rules.write(&record)?)
     }
-}
-
-fn refused(because: String) -> ReplicationError {
-    ReplicationError::Refused { because }
 }
 
 impl Replication for Nbd {
@@ -217,14 +147,15 @@ impl Replication for Nbd {
         self.own_record()
     }
 
-    fn adopt(&self, epoch: Epoch, generation: Generation) -> Result<(), ReplicationError> {
-        let record = self.blank(Role::Source).at(generation, epoch);
-        match self.record.read()? {
-            None => Ok(self.record.write(&record)?),
-            Some(there) if there == record => Ok(()),
-            Some(_) if mutants::on("data.born_twice") => Ok(self.record.write(&record)?),
-            Some(there) => Err(refused(format!("this copy has a history: {there:?}"))),
-        }
+    fn manner(&self) -> Manner {
+        Manner::WithWorkload
+    }
+
+    fn adopt(&self, epoch: Epoch, generation: Generation) -> Doing<'_, Result<(), ReplicationError>> {
+        Box::pin(async move {
+            let record = self.rules.of_birth(epoch, generation)?;
+            Ok(record.map_or(Ok(()), |record| self.rules.write(&record))?)
+        })
     }
 
     fn open_export<'a>(&'a self, order: &'a ExportOrder) -> Doing<'a, Result<(), ReplicationError>> {
@@ -235,14 +166,8 @@ impl Replication for Nbd {
         if let Some(because) = self.refused_write()? {
             return Err(refused(format!("this copy refused a write of the source, and lacks it: {because}")));
         }
-        let is_of = |there: &Record| there.epoch == epoch || mutants::on("data.standby_of_any_epoch");
-        match self.record.read()? {
-            Some(there) if there.role != Role::Source && is_of(&there) => {
-                let record = self.blank(Role::Standby).at(generation, epoch);
-                Ok(self.record.write(&record)?)
-            }
-            other => Err(refused(format!("this copy isn't being made equal under epoch {epoch}: {other:?}"))),
-        }
+        let record = self.rules.of_standby(epoch, generation)?;
+        Ok(self.rules.write(&record)?)
     }
 
     fn close_export(&self, limit: Duration) -> Doing<'_, Result<(), ReplicationError>> {
@@ -257,13 +182,13 @@ impl Replication for Nbd {
     }
 
     fn advance(&self, epoch: Epoch, generation: Generation) -> Result<(), ReplicationError> {
-        let record = self.own_reign(epoch)?.at(generation, epoch);
-        Ok(self.record.write(&record)?)
+        let record = self.rules.of_reign(epoch)?.at(generation, epoch);
+        Ok(self.rules.write(&record)?)
     }
 
     fn start_mirror<'a>(&'a self, order: &'a MirrorOrder) -> Doing<'a, Result<(), ReplicationError>> {
         Box::pin(async {
-            self.own_reign(order.epoch)?;
+            self.rules.of_reign(order.epoch)?;
             self.source.start(order).await
         })
     }
@@ -274,7 +199,7 @@ impl Replication for Nbd {
         wire: &'a mut dyn Wire,
     ) -> Doing<'a, Result<Option<Figures>, ReplicationError>> {
         Box::pin(async {
-            self.own_reign(order.epoch)?;
+            self.rules.of_reign(order.epoch)?;
             self.source.resync(order, wire).await
         })
     }
