@@ -4,6 +4,7 @@ use crate::world::*;
 use antipode::driver::clock;
 use antipode::driver::transport::{
     BiStream, Channel, Counted, DATAGRAM_BYTES_MAX, Dial, FRAME_BYTES_MAX, Limits, Path, SendError, TransportEvent,
+    catch_up,
 };
 use antipode::pki::IdentityFiles;
 use bytes::Bytes;
@@ -330,4 +331,34 @@ fn beats_read_after_a_stall_carry_the_moments_at_which_they_arrived() {
     stop.send(()).expect("the sender runs");
     sender.join().expect("the sender ends");
     assert!(best < Duration::from_millis(150), "read up to 400 ms late, and {best:?} of it shows");
+}
+
+#[tokio::test]
+async fn what_came_while_the_thread_was_kept_is_handed_in_before_anything_else_is_waited_for() {
+    let world = World::new("c");
+    let far = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let mut a = {
+        let _far = far.enter();
+        world.start("a")
+    };
+    let mut b = world.start("b");
+    introduce(&[&a, &b]);
+    b.up(&host("a"), Path(0)).await;
+    a.up(&host("b"), Path(0)).await;
+    let began = clock::now();
+    let mut came = Vec::new();
+    // Once would do, if only the other thread had a processor to itself.
+    while came.is_empty() {
+        assert!(clock::now().held_since(began) < LIMIT, "what the kernel has stays there");
+        a.handle.send_datagram(&b.name, Path(0), Bytes::from_static(b"a beat")).expect("connected");
+        let kept = clock::now();
+        while clock::now().held_since(kept) < Duration::from_millis(20) {
+            std::thread::yield_now();
+        }
+        came = catch_up(&mut b.events).await;
+    }
+    let is_beat =
+        |event: &TransportEvent| matches!(event, TransportEvent::Datagram { bytes, .. } if bytes == &b"a beat"[..]);
+    assert!(came.iter().any(is_beat), "{came:?}");
+    far.shutdown_background();
 }

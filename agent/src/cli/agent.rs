@@ -6,6 +6,9 @@ use crate::config::AgentConfig;
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
 
+/// After so many turns of the transport's tasks the loop has its own, and the kernel is asked what came.
+const TURNS: u32 = 16;
+
 /// Arguments of `agent`.
 #[derive(Debug, clap::Args)]
 pub struct AgentArgs {
@@ -35,7 +38,9 @@ where
         .parse()
         .map_err(|error| Failure::new(Exit::Usage, "log-filter", format!("--log: {error}"), "--log info"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // One thread for the loop and the transport; what may keep a thread has others (`driver::runtime`). A flood of
+    // handshakes must not keep the loop from its turn either.
+    let runtime = tokio::runtime::Builder::new_current_thread().event_interval(TURNS).enable_all().build();
     let runtime = runtime.map_err(|error| ended(&error))?;
     runtime.block_on(daemon(config)).map_err(|error| ended(&error))
 }

@@ -77,6 +77,11 @@ impl PageReader {
         let bytes = self.0.read().map_err(LinkError::Slots)?;
         Page::decode(bytes).map_err(LinkError::Page)
     }
+
+    /// Another number means that it says something since; 0 that it never did.
+    pub fn generation(&self) -> u64 {
+        self.0.generation()
+    }
 }
 
 /// The agent's end.
@@ -128,6 +133,11 @@ impl KeeperLink {
     /// [`LinkError::Slots`] or [`LinkError::Page`]; nothing is known about the keeper then.
     pub fn page(&mut self) -> Result<Page, LinkError> {
         self.page.page()
+    }
+
+    /// See [`PageReader::generation`].
+    pub fn generation(&self) -> u64 {
+        self.page.generation()
     }
 
     /// The last record written, by this agent or one before it; `None` if there never was one.

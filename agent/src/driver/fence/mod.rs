@@ -37,10 +37,12 @@ pub struct FenceDriver {
     inbox: mpsc::Sender<Incoming>,
     permits: Permits,
     paths: watch::Sender<Paths>,
+    /// Where it was started: devices and the journal may keep a thread.
+    runtime: tokio::runtime::Handle,
 }
 
 impl FenceDriver {
-    /// A driver without devices, its journal in `home`. To be called within a tokio runtime.
+    /// A driver without devices, its journal in `home`. To be called within the tokio runtime that its tasks are to run in.
     ///
     /// # Errors
     /// [`StartError`]: nothing may be fenced from here without a journal.
@@ -48,7 +50,7 @@ impl FenceDriver {
         let handle = Executor::start(&FencingConfig::default(), home)?;
         let (paths, watched) = watch::channel(Paths::default());
         tokio::spawn(look(handle.clone(), watched, inbox.clone()));
-        Ok(Self { handle, inbox, permits: Permits::default(), paths })
+        Ok(Self { handle, inbox, permits: Permits::default(), paths, runtime: tokio::runtime::Handle::current() })
     }
 
     /// What status, tests and dry runs are asked of.
@@ -76,7 +78,7 @@ impl FenceDriver {
         self.permits().insert(task, permit);
         let (handle, inbox, guard) = (self.handle.clone(), self.inbox.clone(), self.guard());
         tracing::info!(%task, host = %order.target, he = order.he, because = "the log says so", "fencing begins");
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             match handle.run(order, guard).await {
                 Ok(mut reports) => {
                     while let Some(report) = reports.recv().await {
@@ -98,7 +100,7 @@ impl FenceDriver {
     /// Waits until nothing that an earlier process of this agent began about `target` can reach a device any more.
     pub fn outwait(&self, task: TaskId, (target, stamp): (HostName, Stamp)) {
         let (handle, inbox) = (self.handle.clone(), self.inbox.clone());
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             handle.quiet(&target, stamp).await;
             let _gone = inbox.send(Incoming::Fenced(task, Fenced::Finished)).await;
         });
@@ -108,7 +110,7 @@ impl FenceDriver {
     pub fn end(&self, task: TaskId, (target, stamp): (HostName, Stamp), because: String) {
         self.permits().insert(task, Err(because.clone()));
         let (handle, inbox) = (self.handle.clone(), self.inbox.clone());
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             if let Err(error) = handle.cancel(&target, stamp, &because).await {
                 tracing::error!(%task, error, "the end of fencing can't be recorded; it holds while this agent lives");
             }
@@ -119,7 +121,7 @@ impl FenceDriver {
     /// A host was admitted again.
     pub fn readmitted(&self, target: HostName, host_epoch: u64) {
         let handle = self.handle.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             if let Err(error) = handle.admitted(&target, host_epoch).await {
                 tracing::error!(host = %target, error, "an admission can't be recorded in the fencing journal");
             }

@@ -1,16 +1,19 @@
 //! The agent's end of the keeper: writes records, watches the page.
 
 use crate::config::KeeperConfig;
-use crate::engine::{self, KeeperOrder, KeeperPage};
+use crate::driver::clock;
+use crate::engine::{self, Armed, KeeperOrder, KeeperPage};
 use crate::heartbeat::KeeperState;
 use crate::keeper::core::Head;
 use crate::keeper::device::{ClassCeiling, DeviceKind};
 use crate::keeper::{ArmedGroup, ArmedSet, KeeperLink, Page, PageState, Record};
 use quorum::id::GroupName;
 use quorum::ledger::{Class, WatchdogAttestation};
+use quorum::moment::Moment;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How often the page is looked at. Reading it costs no system call.
+/// How often the page is looked at at least, while something is awaited of the keeper. It costs no system call.
 pub const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A page older than this was written by a keeper that doesn't run any more.
 const PAGE_FRESH: Duration = Duration::from_millis(500);
@@ -19,24 +22,35 @@ const PAGE_FRESH: Duration = Duration::from_millis(500);
 pub struct KeeperEnd {
     config: KeeperConfig,
     link: Option<KeeperLink>,
+    /// When the link was last tried, and which version of the page was last read.
+    tried: Option<Moment>,
+    generation: u64,
     last: Option<KeeperPage>,
+    /// The record that was the first with the armed set in force, and that set.
+    arming: (u64, BTreeMap<GroupName, Armed>),
 }
 
 impl KeeperEnd {
     /// Not connected yet.
     pub fn new(config: KeeperConfig) -> Self {
-        Self { config, link: None, last: None }
+        let arming = (0, BTreeMap::new());
+        Self { config, link: None, tried: None, generation: 0, last: None, arming }
     }
 
     /// Reads the page and returns it if something that matters changed.
     pub fn look(&mut self) -> Option<KeeperPage> {
         if self.link.is_none() {
-            self.link = KeeperLink::open(&self.config.dir).ok();
+            self.open();
         }
         let link = self.link.as_mut()?;
+        let generation = link.generation();
+        if generation == self.generation {
+            return None;
+        }
         let page = link.page().ok()?;
+        self.generation = generation;
         let written = link.last().ok().flatten().map_or(0, |record| record.head.sequence);
-        let now = crate::driver::clock::now();
+        let now = clock::now();
         if now.waited_since(page.written) > PAGE_FRESH {
             return None;
         }
@@ -49,8 +63,25 @@ impl KeeperEnd {
         })
     }
 
+    fn open(&mut self) {
+        let now = clock::now();
+        if self.tried.is_none_or(|at| now.waited_since(at) >= LOOK_EVERY) {
+            self.tried = Some(now);
+            self.link = KeeperLink::open(&self.config.dir).ok();
+        }
+    }
+
+    /// Whether the page is soon to say something that is waited for: that an armed set is in force, or that nothing of a
+    /// retired host epoch is left.
+    pub fn is_awaited(&self) -> bool {
+        self.last.as_ref().is_some_and(|page| page.state == KeeperState::Clearing || page.echoed < self.arming.0)
+    }
+
     /// Writes a record. Without a keeper nothing is written, and nothing may start.
     pub fn write(&mut self, order: &KeeperOrder) {
+        if self.arming.1 != order.armed {
+            self.arming = (order.sequence, order.armed.clone());
+        }
         let Some(link) = &mut self.link else { return };
         let mut armed = ArmedSet::default();
         for (group, entry) in &order.armed {

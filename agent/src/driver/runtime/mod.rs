@@ -7,9 +7,11 @@
 //!  workers ───┤                                     ├─► workers (workload, replication, addresses)
 //!  admin ─────┘                                     └─► journal, answers
 //! ```
-//! Effects are performed in order. Nothing here decides anything.
+//! Effects are performed in order. Nothing here decides anything. Loop and transport have a thread to themselves; the
+//! workers, the admin's side and whatever else may wait for a disk have others (`beside`).
 
 mod audit;
+mod beside;
 mod generation;
 mod journal;
 mod keeper;

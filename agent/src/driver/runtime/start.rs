@@ -1,6 +1,7 @@
 //! Starting the agent: identity, disk, transport, keeper, admin, then the loop.
 
 use super::audit::AuditTrail;
+use super::beside::Beside;
 use super::generation::{AtStart, Generation};
 use super::journal::Journal;
 use super::keeper::KeeperEnd;
@@ -83,6 +84,9 @@ pub async fn run(config: AgentConfig) -> Result<(), RunError> {
     let setup = Setup { identity, peers: seeds(&config), timing: first_timing(), voting, ended_votes };
     let journal = Journal::open(&config.data_dir, config.host.clone())
         .map_err(|source| RunError::File { doing: "open the event journal".into(), source })?;
+    let threads = |source| RunError::File { doing: "start threads".into(), source };
+    let beside = Beside::start().map_err(threads)?;
+    let entered = beside.enter();
     let fence = FenceDriver::start(&config.data_dir.join("fencing"), inbox.clone())?;
     let audit = AuditTrail::open(&config.data_dir)
         .map_err(|source| RunError::File { doing: "open the audit trail".into(), source })?;
@@ -95,13 +99,13 @@ pub async fn run(config: AgentConfig) -> Result<(), RunError> {
     if let Some(notify) = config.notify.clone() {
         super::notify::start(notify, config.host.clone(), ask_too);
     }
+    drop(entered);
     let writes = disk.map(|disk| start_disk(disk, &inbox, 0));
     let keeper = config.keeper.clone().map(KeeperEnd::new);
     let engine = Engine::new(now, setup);
     let votes = Votes { agent, writes, number: 0, generation };
-    Loop { engine, config, transport, transport_events, inbox, incoming, votes, keeper, journal, audit, metrics, fence }
-        .run()
-        .await
+    let from = (transport_events, incoming);
+    Loop { engine, config, transport, from, inbox, votes, keeper, journal, audit, metrics, fence, beside }.run().await
 }
 
 /// What people ask goes through the same inbox as everything else.

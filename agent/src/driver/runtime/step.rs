@@ -1,6 +1,7 @@
 //! The loop: take what came in, step the engine, perform its effects in order.
 
 use super::audit::AuditTrail;
+use super::beside::Beside;
 use super::generation::{self, Generation};
 use super::journal::{self, Journal};
 use super::keeper::{KeeperEnd, LOOK_EVERY};
@@ -11,7 +12,7 @@ use super::store::{DiskThread, put_aside};
 use crate::admin::Asked;
 use crate::config::AgentConfig;
 use crate::driver::fence::FenceDriver;
-use crate::driver::transport::{Channel, Path, TransportEvent, TransportHandle};
+use crate::driver::transport::{Channel, Path, TransportEvent, TransportHandle, catch_up};
 use crate::driver::work::{Order, Site, Workers};
 use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Sight, Vote, WorkId};
 use crate::event::Event;
@@ -26,8 +27,13 @@ use tokio::sync::{mpsc, oneshot};
 
 /// The one channel of messages between agents.
 const MESSAGES: Channel = Channel(1);
-/// Without any deadline the engine is woken this often.
+/// Without any deadline the engine is woken this often, and the keeper's page looked at.
 const WAKE_MAX: Duration = Duration::from_millis(50);
+/// Later than this after its moment, a look at the clock first lets in what the kernel holds; a beat is ten times as long.
+const LATE: Duration = Duration::from_millis(5);
+
+/// Peers are told of an orderly end: the packets leave within this, and nobody waits for an answer.
+const GOODBYE: Duration = Duration::from_millis(20);
 
 /// What other tasks hand to the loop.
 pub enum Incoming {
@@ -54,15 +60,16 @@ pub(super) struct Loop {
     pub(super) engine: Engine,
     pub(super) config: AgentConfig,
     pub(super) transport: TransportHandle,
-    pub(super) transport_events: mpsc::Receiver<TransportEvent>,
+    /// What comes from the transport, and from everybody else.
+    pub(super) from: (mpsc::Receiver<TransportEvent>, mpsc::Receiver<Incoming>),
     pub(super) inbox: mpsc::Sender<Incoming>,
-    pub(super) incoming: mpsc::Receiver<Incoming>,
     pub(super) votes: Votes,
     pub(super) keeper: Option<KeeperEnd>,
     pub(super) journal: Journal,
     pub(super) fence: FenceDriver,
     pub(super) audit: AuditTrail,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) beside: Beside,
 }
 
 /// This host's vote: its disk, and what ends it.
@@ -85,30 +92,35 @@ struct Running {
 
 impl Loop {
     pub(super) async fn run(mut self) -> Result<(), RunError> {
-        let workers = Workers::new(self.site(), self.inbox.clone());
+        let workers = {
+            let _beside = self.beside.enter();
+            Workers::new(self.site(), self.inbox.clone())
+        };
         let mut running = Running { workers, answers: BTreeMap::new(), tickets: 0, undecodable: BTreeMap::new() };
         stop_on_signals(self.inbox.clone())?;
         let mut measures = tokio::time::interval(MEASURE_EVERY);
         measures.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut generations = tokio::time::interval(generation::LOOK_EVERY);
         generations.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let effects = self.engine.step(now(), Input::Wake);
         self.perform(effects, &mut running)?;
         loop {
+            self.look_at_keeper(&mut running)?;
             let wake_at = tokio::time::Instant::now() + self.until_deadline();
             let wake = tokio::time::sleep_until(wake_at);
             // Biased: what the kernel received is handed in before the clock is looked at, so that a late loop never
             // takes its own lateness for a peer's silence.
             let input = tokio::select! {
                 biased;
-                event = self.transport_events.recv() => match event {
+                event = self.from.0.recv() => match event {
                     Some(event) => self.translate(event, &mut running),
                     None => return Err(RunError::Halted("the transport ended".into())),
                 },
-                incoming = self.incoming.recv() => match incoming {
-                    Some(Incoming::Stop) | None => return Ok(()),
+                incoming = self.from.1.recv() => match incoming {
+                    Some(Incoming::Stop) | None => {
+                        let _told = tokio::time::timeout(GOODBYE, self.transport.clone().shutdown()).await;
+                        return Ok(());
+                    }
                     Some(Incoming::DiskFailed(because)) => return Err(RunError::Halted(because)),
                     Some(Incoming::Fenced(task, Fenced::Finished)) => {
                         self.fence.finished(task);
@@ -119,22 +131,40 @@ impl Loop {
                     }
                     Some(incoming) => running.take(incoming),
                 },
-                _ = looks.tick() => self.keeper.as_mut().and_then(KeeperEnd::look).map(Input::Keeper),
                 _ = generations.tick() => self.rolled_back(),
                 _ = measures.tick() => {
                     self.metrics.machine(&measure::machine(&self.transport, &self.engine));
                     None
                 }
                 () = wake => {
-                    self.metrics.late(wake_at.elapsed().as_secs_f64());
+                    let late = wake_at.elapsed();
+                    self.metrics.late(late.as_secs_f64());
+                    let came = if late < LATE { Vec::new() } else { catch_up(&mut self.from.0).await };
+                    for event in came {
+                        if let Some(input) = self.translate(event, &mut running) {
+                            self.step(input, &mut running)?;
+                        }
+                    }
                     Some(Input::Wake)
                 }
             };
             if let Some(input) = input {
-                let effects = self.engine.step(now(), input);
-                self.fence.refresh(&self.engine);
-                self.perform(effects, &mut running)?;
+                self.step(input, &mut running)?;
             }
+        }
+    }
+
+    fn step(&mut self, input: Input, running: &mut Running) -> Result<(), RunError> {
+        let effects = self.engine.step(now(), input);
+        self.fence.refresh(&self.engine);
+        self.perform(effects, running)
+    }
+
+    /// Whenever the loop runs: that costs no look into a page that nobody wrote since.
+    fn look_at_keeper(&mut self, running: &mut Running) -> Result<(), RunError> {
+        match self.keeper.as_mut().and_then(KeeperEnd::look) {
+            Some(page) => self.step(Input::Keeper(page), running),
+            None => Ok(()),
         }
     }
 
@@ -187,7 +217,8 @@ impl Loop {
             let (boot, raw) = (at.boot_ns.saturating_sub(now.boot_ns), at.raw_ns.saturating_sub(now.raw_ns));
             Duration::from_nanos(boot.max(raw))
         });
-        left.unwrap_or(WAKE_MAX).min(WAKE_MAX)
+        let awaited = self.keeper.as_ref().is_some_and(KeeperEnd::is_awaited);
+        left.unwrap_or(WAKE_MAX).min(if awaited { LOOK_EVERY } else { WAKE_MAX })
     }
 
     fn translate(&self, event: TransportEvent, running: &mut Running) -> Option<Input> {

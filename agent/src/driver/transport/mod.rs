@@ -40,6 +40,7 @@ mod stamp;
 mod stats;
 mod stream;
 mod tls;
+mod turn;
 
 pub use admission::Bounds;
 pub use config::{Dial, Limits, PATHS_MAX, Peer, TransportConfig};
@@ -50,6 +51,7 @@ pub use quic::DATAGRAM_BYTES_MAX;
 pub use stats::{Counted, Counter, PathState};
 pub use stream::BiStream;
 pub use tls::{OwnCertificate, SameForServers, client_verifier};
+pub use turn::catch_up;
 
 use crate::pki::{Identity, PkiError};
 use std::net::SocketAddr;

@@ -42,12 +42,16 @@ pub struct Workers {
     inbox: mpsc::Sender<Incoming>,
     running: BTreeMap<GroupName, AbortHandle>,
     watches: BTreeMap<GroupName, AbortHandle>,
+    /// Where they were made: what works on groups may keep a thread.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Workers {
-    /// Workers that know no spec yet: whatever they are told, they report that.
+    /// Workers that know no spec yet: whatever they are told, they report that. To be called within the tokio runtime
+    /// that they are to work in.
     pub fn new(site: Site, inbox: mpsc::Sender<Incoming>) -> Self {
-        Self { site: Arc::new(site), inbox, running: BTreeMap::new(), watches: BTreeMap::new() }
+        let runtime = tokio::runtime::Handle::current();
+        Self { site: Arc::new(site), inbox, running: BTreeMap::new(), watches: BTreeMap::new(), runtime }
     }
 
     /// The spec in force changed.
@@ -65,7 +69,7 @@ impl Workers {
         if matches!(order.work, Work::Start { .. } | Work::Mirror { .. } | Work::Probe { .. }) {
             self.watch(&order);
         }
-        let task = tokio::spawn(async move {
+        let task = self.runtime.spawn(async move {
             let id = order.id;
             let report = match Built::make(&site, &order) {
                 Ok(built) => perform::perform(&built, &order.work).await,
@@ -88,7 +92,7 @@ impl Workers {
         self.unwatch(&order.group);
         let (site, inbox, order) = (Arc::clone(&self.site), self.inbox.clone(), order.clone());
         let group = order.group.clone();
-        let task = tokio::spawn(async move {
+        let task = self.runtime.spawn(async move {
             if let Ok(built) = Built::make(&site, &order) {
                 watch::watch(&built, watch::Life::at(&order.work), &inbox).await;
             }
@@ -109,7 +113,7 @@ impl Workers {
             return;
         }
         let (site, inbox, from) = (Arc::clone(&self.site), self.inbox.clone(), from.clone());
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let asked = std::sync::Mutex::new(None);
             let find = |begin: &resync::Begin| {
                 *asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(begin.group.clone());
