@@ -18,7 +18,7 @@ use super::arrivals::{IdKey, NotedIds};
 use super::config::Limits;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ConnectionId, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, ConnectionId, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::any::Any;
 use std::sync::Arc;
@@ -35,6 +35,13 @@ const BEAT_WINDOW_BYTES: u64 = 1 << 20;
 
 /// Round trip assumed before the first measurement; three of them pass before a lost first packet is sent again.
 const FIRST_RTT: Duration = Duration::from_millis(100);
+
+/// More beats than these are acknowledged at once, whatever else.
+const BEATS_PER_ACK: VarInt = VarInt::from_u32(8);
+
+/// How long an acknowledgement may wait for a beat to ride on: more than Δ is at most. QUIC takes the round trip if that is
+/// shorter, and 25 ms if both are.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(250);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +147,7 @@ fn transport_config(kind: Kind, limits: &Limits) -> Result<TransportConfig, Tran
             // Beats fit into the smallest packet that every path carries.
             config.mtu_discovery_config(None);
             config.congestion_controller_factory(Arc::new(FixedWindow));
+            config.ack_frequency_config(Some(seldom()));
         }
         Kind::Bulk => {
             config.max_idle_timeout(Some(idle(limits.bulk_idle_max)?));
@@ -152,6 +160,17 @@ fn transport_config(kind: Kind, limits: &Limits) -> Result<TransportConfig, Tran
         }
     }
     Ok(config)
+}
+
+/// Acknowledgements that ride on the peer's own beats: a packet of their own is sent only when no beat comes for a round
+/// trip. Nothing here waits for one: beats aren't sent again, and silence is judged by beats.
+fn seldom() -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    config
+        .ack_eliciting_threshold(BEATS_PER_ACK)
+        .max_ack_delay(Some(ACK_DELAY_MAX))
+        .reordering_threshold(VarInt::from_u32(0));
+    config
 }
 
 /// A congestion window that nothing changes. Only for traffic whose rate is bounded elsewhere.

@@ -21,12 +21,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Packets dropped in one go before others get their turn again.
 const DROPPED_IN_A_ROW_MAX: usize = 256;
@@ -46,8 +47,11 @@ impl KnownAddresses {
 }
 
 /// A bound socket.
+///
+/// The runtime is told only of what comes in. Were it told of room for sending too, as tokio's own socket is, each packet
+/// that leaves the kernel's queue would wake it, for nothing: there nearly always was room.
 pub(super) struct StampedSocket {
-    io: tokio::net::UdpSocket,
+    io: AsyncFd<UdpSocket>,
     udp: UdpSocketState,
     known: Arc<KnownAddresses>,
     arrivals: Arc<Arrivals>,
@@ -99,39 +103,46 @@ impl StampedSocket {
         socket.set_send_buffer_size(shared.buffer_bytes)?;
         socket.bind(&address.into())?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-        let socket: std::net::UdpSocket = socket.into();
+        let socket: UdpSocket = socket.into();
         let udp = UdpSocketState::new((&socket).into())?;
-        let io = tokio::net::UdpSocket::from_std(socket)?;
+        let io = watched(socket, Interest::READABLE)?;
         let receiving = Mutex::new(Receiving { control: control_room(), empty_at: clock::now() });
         let SocketShared { known, arrivals, counters, ids, .. } = shared;
         Ok(Self { io, udp, known, arrivals, counters, ids, receiving })
     }
 
-    /// Reads packets of known addresses into `buffers`; answers how many, or that the socket is empty.
-    fn receive(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
+    /// Waits until the kernel has room for a packet: watches the same socket once more, for as long as that takes.
+    async fn room(&self) -> io::Result<()> {
+        let again = watched(self.io.get_ref().try_clone()?, Interest::WRITABLE)?;
+        again.writable().await.map(drop)
+    }
+
+    /// Reads packets of known addresses into `buffers`, and says how many in `taken`. `WouldBlock` means that the socket
+    /// is empty now, whatever was taken before: there is no need to ask the kernel once more.
+    fn receive(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta], taken: &mut usize) -> io::Result<()> {
         let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
         let started = clock::now();
-        let (mut taken, mut dropped) = (0, 0);
+        let mut dropped = 0;
         let mut reading = None;
-        while taken < buffers.len().min(metas.len()) && dropped < DROPPED_IN_A_ROW_MAX {
+        while *taken < buffers.len().min(metas.len()) && dropped < DROPPED_IN_A_ROW_MAX {
             let Receiving { control, empty_at } = &mut *receiving;
-            let buffer = std::slice::from_mut(&mut buffers[taken]);
+            let buffer = std::slice::from_mut(&mut buffers[*taken]);
             let packet = match recvmsg::<SockaddrStorage>(self.io.as_raw_fd(), buffer, Some(control), MsgFlags::empty())
             {
                 Ok(message) => Packet::read(&message),
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => {
                     *empty_at = started;
-                    break;
+                    return Err(io::ErrorKind::WouldBlock.into());
                 }
                 Err(_) => None,
             };
             match packet {
                 Some(packet) if self.known.has(packet.meta.addr.ip()) => {
                     let reading = *reading.get_or_insert_with(take_reading);
-                    if self.note(&buffers[taken], &packet, arrival(packet.stamp_ns, reading, *empty_at)) {
-                        metas[taken] = packet.meta;
-                        taken += 1;
+                    if self.note(&buffers[*taken], &packet, arrival(packet.stamp_ns, reading, *empty_at)) {
+                        metas[*taken] = packet.meta;
+                        *taken += 1;
                     } else {
                         dropped += 1;
                     }
@@ -146,7 +157,7 @@ impl StampedSocket {
                 }
             }
         }
-        if taken == 0 && dropped < DROPPED_IN_A_ROW_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+        Ok(())
     }
 
     /// Notes when each of the packets that the kernel put together in one buffer arrived; answers whether any of them
@@ -166,6 +177,11 @@ impl StampedSocket {
         }
         good
     }
+}
+
+fn watched(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
+    // SAFETY: the descriptor is owned by the `AsyncFd`: it stays open and the same until that is dropped.
+    unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(Into::into)
 }
 
 fn control_room() -> Vec<u8> {
@@ -230,7 +246,7 @@ impl AsyncUdpSocket for StampedSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || self.udp.send((&self.io).into(), transmit))
+        self.udp.send(self.io.get_ref().into(), transmit)
     }
 
     fn poll_recv(
@@ -240,22 +256,25 @@ impl AsyncUdpSocket for StampedSocket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.io.poll_recv_ready(cx))?;
-            match self.io.try_io(Interest::READABLE, || self.receive(bufs, meta)) {
+            let mut ready = ready!(self.io.poll_read_ready(cx))?;
+            let mut taken = 0;
+            let read = ready.try_io(|_| self.receive(bufs, meta, &mut taken));
+            match read {
+                _ if taken > 0 => return Poll::Ready(Ok(taken)),
                 // Strangers only, and more of them: let others run, then go on.
-                Ok(0) => {
+                Ok(Ok(())) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Ok(taken) => return Poll::Ready(Ok(taken)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
+                Ok(Err(e)) => return Poll::Ready(Err(e)),
+                // Empty, and known to be: what comes from now on wakes this task.
+                Err(_would_block) => {}
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        self.io.get_ref().local_addr()
     }
 
     fn max_transmit_segments(&self) -> usize {
@@ -291,7 +310,7 @@ impl UdpPoller for Poller {
         let socket = &this.socket;
         let waiting = this.waiting.get_or_insert_with(|| {
             let socket = Arc::clone(socket);
-            Box::pin(async move { socket.io.writable().await })
+            Box::pin(async move { socket.room().await })
         });
         let result = ready!(waiting.as_mut().poll(cx));
         this.waiting = None;
@@ -376,6 +395,21 @@ mod tests {
         shared.counters.report(None, crate::driver::transport::Path(0), &mut report);
         let seen: Vec<_> = report.iter().map(|c| (c.what, c.count)).collect();
         assert_eq!(seen, [(Counted::PacketsFromStrangers, 50), (Counted::PacketsMalformed, 1)]);
+    }
+
+    #[tokio::test]
+    async fn room_for_sending_is_seen_though_nobody_watches_for_it() {
+        let socket = bound(&["127.0.0.1".parse().expect("address")]).0;
+        let mut poller = Arc::clone(&socket).create_io_poller();
+        for _ in 0..3 {
+            let room = std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx));
+            let room = tokio::time::timeout(Duration::from_secs(60), room).await;
+            room.expect("the kernel has room").expect("and says so");
+        }
+        // It was watched for under another number: what comes in is still seen.
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+        sender.send_to(&beat(1), socket.local_addr().expect("address")).expect("send");
+        assert_eq!(next(&socket).await.0, beat(1));
     }
 
     #[tokio::test]
