@@ -5,7 +5,7 @@ use super::health::Health;
 use quorum::id::{AgentInstance, HostName, SiteName};
 use quorum::moment::Moment;
 use quorum::mutants;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Fresh beats in a row after which a suspect is trusted again.
@@ -87,6 +87,8 @@ struct Peer {
     deaf_since: Option<Moment>,
     /// Its agent has heard this observer in its life.
     was_echoed: bool,
+    /// What stands for it in [`Detector::due`].
+    due: Option<Moment>,
 }
 
 /// The view.
@@ -94,17 +96,29 @@ struct Peer {
 pub struct Detector {
     params: Params,
     peers: BTreeMap<HostName, Peer>,
+    /// When each peer that isn't suspect would be, by an observer in full health. A voter hears a thousand of them, and
+    /// judges after each beat: only those whose time has come, and those of whom something is new.
+    due: BTreeSet<(Moment, HostName)>,
+    /// Of whom something is new.
+    touched: BTreeSet<HostName>,
+    /// Everybody is to be judged: the tuning or the roster changed.
+    all: bool,
+    /// The sickness of the last judgement.
+    stretch: u32,
 }
 
 impl Detector {
     /// Knows nobody yet.
     pub fn new(params: Params) -> Self {
-        Self { params, peers: BTreeMap::new() }
+        let (peers, due, touched) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { params, peers, due, touched, all: true, stretch: 0 }
     }
 
     /// Takes the roster: new peers are awaited, missing ones forgotten.
     pub fn roster(&mut self, now: Moment, hosts: &BTreeMap<HostName, SiteName>) {
+        self.all = true;
         self.peers.retain(|name, _| hosts.contains_key(name));
+        self.due.retain(|(_, name)| hosts.contains_key(name));
         for (name, site) in hosts {
             let peer = self.peers.entry(name.clone()).or_insert_with(|| Peer {
                 site: site.clone(),
@@ -115,6 +129,7 @@ impl Detector {
                 refuted: 0,
                 deaf_since: None,
                 was_echoed: false,
+                due: None,
             });
             peer.site.clone_from(site);
         }
@@ -123,12 +138,14 @@ impl Detector {
     /// Changes the tuning; what was heard stays.
     pub fn tune(&mut self, params: Params) {
         self.params = params;
+        self.all = true;
     }
 
     /// Takes a beat. Returns false if it was stale, replayed or from a stranger.
     pub fn heard(&mut self, from: &HostName, heard: Heard) -> bool {
         let every = self.params.beat;
         let Some(peer) = self.peers.get_mut(from) else { return false };
+        self.touched.insert(from.clone());
         if peer.agent != Some(heard.agent) {
             peer.agent = Some(heard.agent);
             peer.paths.clear();
@@ -142,6 +159,7 @@ impl Detector {
     pub fn echoed(&mut self, from: &HostName, age: Option<Duration>, at: Moment) {
         let limit = self.params.detection;
         let Some(peer) = self.peers.get_mut(from) else { return };
+        self.touched.insert(from.clone());
         peer.was_echoed |= age.is_some();
         if age.is_some_and(|age| age <= limit) || mutants::on("detector.ignores_deafness") {
             peer.deaf_since = None;
@@ -155,19 +173,48 @@ impl Detector {
         let params = self.params;
         let stretch = u32::from(health.sickness());
         let mut changes = Vec::new();
-        for (name, peer) in &mut self.peers {
+        for name in self.whom_to_judge(now, stretch) {
+            let Some(peer) = self.peers.get_mut(&name) else { continue };
             let before = peer.judgement;
             peer.judge(now, params, stretch);
             if std::mem::discriminant(&before) != std::mem::discriminant(&peer.judgement) {
                 changes.push(Change { peer: name.clone(), judgement: peer.judgement, because: peer.because(now) });
             }
+            let due = peer.suspect_at(params, 0);
+            let before = std::mem::replace(&mut peer.due, due);
+            if before != due {
+                if let Some(at) = before {
+                    self.due.remove(&(at, name.clone()));
+                }
+                if let Some(at) = due {
+                    self.due.insert((at, name));
+                }
+            }
         }
         changes
     }
 
+    /// Nobody else's judgement can have changed since the last one: sickness only puts off when a peer becomes suspect,
+    /// and one that is suspect is trusted again by what it says.
+    fn whom_to_judge(&mut self, now: Moment, stretch: u32) -> BTreeSet<HostName> {
+        let mut names = std::mem::take(&mut self.touched);
+        if std::mem::take(&mut self.all) || stretch != self.stretch {
+            names.extend(self.peers.keys().cloned());
+        } else {
+            // Both clocks must say so, so none that either order of them would put further back is missed.
+            let is_due = |(at, _): &&(Moment, HostName)| at.boot_ns <= now.boot_ns;
+            names.extend(self.due.iter().take_while(is_due).map(|(_, name)| name.clone()));
+        }
+        self.stretch = stretch;
+        names
+    }
+
     /// When the next peer would become suspect if nothing more is heard.
     pub fn deadline(&self) -> Option<Moment> {
-        self.peers.values().filter_map(|peer| peer.suspect_at(self.params, 0)).min()
+        if self.all || !self.touched.is_empty() {
+            return self.peers.values().filter_map(|peer| peer.suspect_at(self.params, 0)).min();
+        }
+        self.due.first().map(|(at, _)| *at)
     }
 
     /// What this observer holds of `peer`; `None` for a stranger.
@@ -415,6 +462,39 @@ mod tests {
         beat(&mut detector, "a1", 60, 3_000);
         detector.judge(ms(3_000), &Health::new(PARAMS.beat));
         assert!(!is_deaf(&detector));
+    }
+
+    #[test]
+    fn judging_only_whom_it_concerns_says_what_judging_everybody_says() {
+        let (mut some, mut all) = (detector(), detector());
+        let mut chance = 7_u64;
+        let mut draw = |below: u64| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (chance >> 33) % below
+        };
+        let (mut healthy, mut at, mut changed) = (Health::new(PARAMS.beat), 0, 0);
+        for step in 1..20_000_u64 {
+            at += draw(20);
+            let peer = ["a1", "a2", "b1"][draw(3) as usize];
+            // Now and then one falls silent for a while, is deaf, or the observer is late.
+            let is_away = (at / 1_500) % 3 == ["a1", "a2", "b1"].iter().position(|p| *p == peer).unwrap_or(0) as u64;
+            if draw(200) == 0 {
+                healthy.woke_late(ms(at), Duration::from_millis(draw(400)));
+            }
+            healthy.woke_late(ms(at), Duration::ZERO);
+            for detector in [&mut some, &mut all] {
+                if !is_away {
+                    beat(detector, peer, step, at);
+                    detector.echoed(&host(peer), Some(Duration::from_millis((at / 700) % 2 * 400)), ms(at));
+                }
+            }
+            all.all = true;
+            let (seen, whole) = (some.judge(ms(at), &healthy), all.judge(ms(at), &healthy));
+            assert_eq!(seen, whole, "at {at} ms");
+            assert_eq!(some.deadline(), all.peers.values().filter_map(|peer| peer.suspect_at(PARAMS, 0)).min());
+            changed += seen.len();
+        }
+        assert!(changed > 100, "only {changed} judgements changed");
     }
 
     #[cfg(feature = "mutants")]

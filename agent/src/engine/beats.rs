@@ -42,15 +42,18 @@ impl Engine {
         if self.voting.is_some() {
             return roster.into_keys().collect();
         }
-        let voters = self.voter_hosts();
-        let is_voter = |host: &HostName| voters.values().any(|voter| voter == host);
-        let known: Vec<HostName> = roster.keys().filter(|host| is_voter(host)).cloned().collect();
+        let known: Vec<HostName> = roster.keys().filter(|host| self.vote_of(host).is_some()).cloned().collect();
         if known.is_empty() { roster.into_keys().collect() } else { known }
     }
 
     /// The voters of the applied configuration and the hosts that they run on.
     pub(super) fn voter_hosts(&self) -> BTreeMap<VoterId, HostName> {
         self.ledger.membership().all_voters().map(|voter| (voter.id, voter.host.clone())).collect()
+    }
+
+    /// The vote of a host in the applied configuration; the older one if it has two for a while.
+    pub(super) fn vote_of(&self, host: &HostName) -> Option<VoterId> {
+        self.ledger.membership().all_voters().filter(|voter| voter.host == *host).map(|voter| voter.id).min()
     }
 
     fn lease_requests(&mut self) -> BTreeMap<HostName, LeaseRequest> {
@@ -101,7 +104,7 @@ impl Engine {
             let age_ms = u32::try_from(self.now.moment.held_since(at).as_millis()).unwrap_or(u32::MAX);
             Some(Echo { voter: voter.clone(), seq, age_ms })
         };
-        self.voter_hosts().values().filter_map(echo).collect()
+        self.ledger.membership().all_voters().filter_map(|voter| echo(&voter.host)).collect()
     }
 
     fn suspicions(&self) -> Suspicions {
@@ -127,8 +130,7 @@ impl Engine {
         match datagram {
             Datagram::Beat(beat) => self.on_beat(from, path, *beat, received),
             Datagram::Lease(answer) => {
-                let voter = self.voter_hosts().into_iter().find(|(_, host)| *host == from).map(|(voter, _)| voter);
-                if let Some(voter) = voter {
+                if let Some(voter) = self.vote_of(&from) {
                     self.on_lease_answer(voter, &answer);
                 }
             }
@@ -151,7 +153,7 @@ impl Engine {
         if let Some(request) = &beat.lease {
             self.answer_lease(from.clone(), request);
         }
-        let is_stranger = !self.roster().contains_key(&from);
+        let is_stranger = self.site_of_peer(&from).is_none();
         if is_stranger || !is_news {
             return;
         }
@@ -164,7 +166,7 @@ impl Engine {
 
     /// Only a voter is echoed, and only a host that is admitted owes the quorum its hearing; whoever hears again is told.
     fn take_echo(&mut self, from: &HostName, beat: &Beat, received: Moment) {
-        if !self.voter_hosts().values().any(|voter| *voter == self.me.host) {
+        if self.vote_of(&self.me.host).is_none() {
             return;
         }
         let echo = beat.echoes.iter().find(|echo| echo.voter == self.me.host);
@@ -180,7 +182,7 @@ impl Engine {
             match change.judgement {
                 Judgement::Suspect { .. } => {
                     self.event(Event::Suspect { peer: change.peer.clone(), because: change.because });
-                    let site = self.roster().get(&change.peer).cloned();
+                    let site = self.site_of_peer(&change.peer).cloned();
                     if let Some(site) = site.filter(|site| self.detector.suspects().0.contains(site)) {
                         self.event(Event::SiteSuspect { site });
                     }

@@ -217,16 +217,20 @@ impl Engine {
 
     /// The latest moment at which [`Engine::step`] wants to be called again.
     pub fn deadline(&self) -> Option<Moment> {
-        let mut moments = vec![self.schedule.deadline(), self.detector.deadline(), self.proposals.deadline()];
-        moments.push(self.keeper.deadline());
-        moments.push(self.voting.as_ref().and_then(Voting::deadline));
-        moments.push(self.local.deadline());
-        moments.push(self.leading.as_ref().and_then(Leading::deadline));
-        moments.push(self.following.deadline());
-        moments.push(self.fence.deadline());
-        moments.push(self.data_seen.deadline());
-        moments.push(self.wishing.as_ref().map(Wishing::deadline));
-        moments.push(self.untying_deadline());
+        let moments = [
+            self.schedule.deadline(),
+            self.detector.deadline(),
+            self.proposals.deadline(),
+            self.keeper.deadline(),
+            self.voting.as_ref().and_then(Voting::deadline),
+            self.local.deadline(),
+            self.leading.as_ref().and_then(Leading::deadline),
+            self.following.deadline(),
+            self.fence.deadline(),
+            self.data_seen.deadline(),
+            self.wishing.as_ref().map(Wishing::deadline),
+            self.untying_deadline(),
+        ];
         // Whatever was due has just been tried: what is still due waits for something else, and spinning won't bring it.
         let now = self.now.moment;
         let later = |at: Moment| if now.either_reached(at) { now.plus(WAITS_FOR_OTHERS) } else { at };
@@ -281,6 +285,15 @@ impl Engine {
         };
         roster.remove(&self.me.host);
         roster
+    }
+
+    /// The site of somebody whom this agent may hear; as `roster`, without the whole list.
+    pub(super) fn site_of_peer(&self, host: &HostName) -> Option<&SiteName> {
+        let known = match &self.spec {
+            Some(spec) => spec.hosts.get(host).map(|host| &host.site),
+            None => self.seeds.get(host),
+        };
+        known.filter(|_| *host != self.me.host)
     }
 
     pub(super) fn take_roster(&mut self) {

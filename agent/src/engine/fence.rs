@@ -110,7 +110,7 @@ impl Engine {
 
     /// The leader wants this agent to carry out a task.
     pub(super) fn on_fence_assign(&mut self, from: &HostName, task: TaskId) {
-        let from_voter = *from == self.me.host || self.voter_hosts().values().any(|host| host == from);
+        let from_voter = *from == self.me.host || self.vote_of(from).is_some();
         // A task that isn't applied here yet is asked for again by the leader.
         let Some(state) = self.ledger.tasks().get(&task).filter(|_| from_voter) else { return };
         if state.cancelled.is_some() || self.fence.tasks.contains_key(&task) {

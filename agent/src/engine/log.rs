@@ -432,13 +432,17 @@ impl Engine {
         }
         let now = self.now.moment;
         let due = |at: Option<Moment>, span| at.is_none_or(|at: Moment| now.held_since(at) >= span);
+        let asks = self.following.barrier.is_none() && due(self.following.asked, ASK_AGAIN);
+        if !asks && !due(self.following.followed, FOLLOW_AGAIN) {
+            return;
+        }
         let Some(voter) = self.nearest_voter() else { return };
         if due(self.following.followed, FOLLOW_AGAIN) {
             self.following.followed = Some(now);
             let message = Message::Follow { after: self.ledger.applied() };
             self.effects.push(Effect::Message { to: voter.clone(), message: Box::new(message) });
         }
-        if self.following.barrier.is_none() && due(self.following.asked, ASK_AGAIN) {
+        if asks {
             self.following.asked = Some(now);
             self.following.context += 1;
             let message = Message::ReadIndex { context: self.following.context };
@@ -501,6 +505,9 @@ impl Engine {
     /// Hands what is due to whoever leads.
     pub(super) fn send_proposals(&mut self) {
         self.follow();
+        if self.proposals.waiting() == 0 {
+            return;
+        }
         if self.is_leader() {
             for entry in self.proposals.due(self.now.moment) {
                 self.append(&entry);

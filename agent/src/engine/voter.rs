@@ -46,6 +46,8 @@ pub(super) struct Voting {
     ticks_every: Duration,
     standing: Option<Standing>,
     waits: Vec<Ended>,
+    /// The applied state of which those are: reading a thousand hosts after every beat would cost more than the beat.
+    waits_of: Option<LogIndex>,
 }
 
 impl Voting {
@@ -65,6 +67,7 @@ impl Voting {
             ticks_every: Duration::ZERO,
             standing: None,
             waits: Vec::new(),
+            waits_of: None,
         }
     }
 
@@ -126,7 +129,8 @@ impl Engine {
         match &self.voting {
             Some(voting) => {
                 let leader = voting.replica.leader()?;
-                self.voter_hosts().get(&leader).cloned().or_else(|| (leader == voting.id).then(|| self.me.host.clone()))
+                let known = self.ledger.membership().all_voters().find(|voter| voter.id == leader);
+                known.map(|voter| voter.host.clone()).or_else(|| (leader == voting.id).then(|| self.me.host.clone()))
             }
             None => self.following.leader(self.now.moment, &self.heard),
         }
@@ -305,10 +309,14 @@ impl Engine {
     /// Waits of this voter that ended, and the leader's reads.
     pub(super) fn voter_duties(&mut self) {
         let now = self.now.moment;
-        let waits = self.waits();
+        let applied = self.ledger.applied();
+        let is_news = self.voting.as_ref().is_some_and(|voting| voting.waits_of != Some(applied));
+        let waits = is_news.then(|| self.waits());
         let me = self.me.host.clone();
         let Some(voting) = &mut self.voting else { return };
-        voting.waits = waits;
+        if let Some(waits) = waits {
+            (voting.waits, voting.waits_of) = (waits, Some(applied));
+        }
         let acts = voting.acts();
         let mut due = Vec::new();
         if !voting.waits.is_empty() {
