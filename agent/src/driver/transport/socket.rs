@@ -24,6 +24,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
@@ -58,6 +59,8 @@ pub(super) struct StampedSocket {
     counters: Arc<Counters>,
     ids: IdKey,
     receiving: Mutex<Receiving>,
+    /// The kernel had no room for the last packet. QUIC asks before each packet; only then is anything watched for it.
+    full: AtomicBool,
 }
 
 struct Receiving {
@@ -108,13 +111,15 @@ impl StampedSocket {
         let io = watched(socket, Interest::READABLE)?;
         let receiving = Mutex::new(Receiving { control: control_room(), empty_at: clock::now() });
         let SocketShared { known, arrivals, counters, ids, .. } = shared;
-        Ok(Self { io, udp, known, arrivals, counters, ids, receiving })
+        Ok(Self { io, udp, known, arrivals, counters, ids, receiving, full: AtomicBool::new(false) })
     }
 
     /// Waits until the kernel has room for a packet: watches the same socket once more, for as long as that takes.
     async fn room(&self) -> io::Result<()> {
         let again = watched(self.io.get_ref().try_clone()?, Interest::WRITABLE)?;
-        again.writable().await.map(drop)
+        again.writable().await.map(drop)?;
+        self.full.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Reads packets of known addresses into `buffers`, and says how many in `taken`. `WouldBlock` means that the socket
@@ -246,7 +251,11 @@ impl AsyncUdpSocket for StampedSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.udp.send(self.io.get_ref().into(), transmit)
+        let sent = self.udp.send(self.io.get_ref().into(), transmit);
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.full.store(true, Ordering::Release);
+        }
+        sent
     }
 
     fn poll_recv(
@@ -308,6 +317,9 @@ impl UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let socket = &this.socket;
+        if this.waiting.is_none() && !socket.full.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(()));
+        }
         let waiting = this.waiting.get_or_insert_with(|| {
             let socket = Arc::clone(socket);
             Box::pin(async move { socket.room().await })
@@ -401,10 +413,12 @@ mod tests {
     async fn room_for_sending_is_seen_though_nobody_watches_for_it() {
         let socket = bound(&["127.0.0.1".parse().expect("address")]).0;
         let mut poller = Arc::clone(&socket).create_io_poller();
-        for _ in 0..3 {
+        for full in [false, true, true] {
+            socket.full.store(full, Ordering::Release);
             let room = std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx));
             let room = tokio::time::timeout(Duration::from_secs(60), room).await;
             room.expect("the kernel has room").expect("and says so");
+            assert!(!socket.full.load(Ordering::Acquire));
         }
         // It was watched for under another number: what comes in is still seen.
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
