@@ -2,7 +2,7 @@
 
 use super::core::Engine;
 use super::effect::{Effect, Work, WorkId};
-use super::groups::is_following;
+use super::groups::{follows_this_grant, is_following};
 use super::input::{Report, Resync, Sight};
 use super::message::Challenge;
 use crate::event::Event;
@@ -204,7 +204,7 @@ impl Engine {
             Some(ticket) if ticket.state == TicketState::Granted => Duty::None,
             Some(ticket) => match self.standby_of(group, state) {
                 Some(standby) if standby == self.me.host && ticket.of.host != self.me.host => {
-                    let is_whole = state.in_sync.contains(&self.me.host) || is_following(state, &self.me.host);
+                    let is_whole = state.in_sync.contains(&self.me.host) || follows_this_grant(state, &self.me.host);
                     let in_sync = is_whole.then_some(state.generation);
                     Duty::Standby(StandbyDuty { epoch: ticket.epoch, owner: ticket.of.host.clone(), in_sync })
                 }

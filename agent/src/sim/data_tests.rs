@@ -251,6 +251,39 @@ fn a_copy_that_lags_more_than_the_target_is_held() {
     assert!(why(&world).contains("the target is"), "{}", why(&world));
 }
 
+/// The owner's keeper dies, and its host is granted the group anew: what the other copy is told to go on from.
+fn exported_anew(seed: u64) -> String {
+    let mut world = asynchronous(seed);
+    let home = host("tk-1");
+    let before = state(&world).epoch;
+    world.kill_keeper(&home);
+    world.run_for(Duration::from_millis(100)).expect("no violation");
+    world.start_keeper(&home);
+    must(&mut world, 60, "erp is granted anew", |world| state(world).epoch > before && runs_on(world, "tk-1"));
+    let export = format!("OpenExport {{ epoch: {:?}", state(&world).epoch);
+    let opened = |world: &World| {
+        let orders = world.trace.iter().filter(|trace| trace.host == Some(host("os-1")));
+        orders.map(|trace| trace.text()).find(|text| text.contains("work-started") && text.contains(&export))
+    };
+    must(&mut world, 60, "osaka's export is opened anew", |world| opened(world).is_some());
+    opened(&world).unwrap_or_default()
+}
+
+/// It followed under the older grant: its driver refuses to go on from there, so it has to be told to begin afresh.
+#[test]
+fn a_copy_that_followed_under_an_older_grant_is_made_equal_anew() {
+    let order = exported_anew(12);
+    assert!(order.contains("is_whole: false"), "{order}");
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn a_copy_of_an_older_grant_that_is_told_to_go_on_is_noticed() {
+    let _planted = quorum::mutants::plant("engine.follows_any_grant");
+    let order = exported_anew(12);
+    assert!(order.contains("is_whole: true"), "{order}");
+}
+
 /// The owner is cut off and answers on until its lease ends.
 fn behind_and_cut_off(seed: u64) -> Result<World, Violation> {
     let mut world = asynchronous(seed);

@@ -13,6 +13,7 @@ use quorum::ledger::{
     StepKind,
 };
 use quorum::moment::Moment;
+use quorum::mutants;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -251,4 +252,12 @@ pub(super) fn is_in_the_way(plan: &PlanState, state: &GroupState) -> Option<Stri
 /// The copy follows asynchronously at the data's generation: it isn't in sync, and its lag is told.
 pub(in crate::engine) fn is_following(state: &GroupState, host: &HostName) -> bool {
     state.copies.get(host).is_some_and(|copy| copy.generation == state.generation)
+}
+
+/// The copy was said to follow under this very grant. One that followed under an earlier one is older than what is written
+/// now, and its own record says so: it is made equal anew.
+pub(in crate::engine) fn follows_this_grant(state: &GroupState, host: &HostName) -> bool {
+    let granted_at = state.ticket.as_ref().map(|ticket| ticket.granted_at);
+    let said_at = state.copies.get(host).map(|copy| copy.attested_at);
+    is_following(state, host) && (said_at > granted_at || mutants::on("engine.follows_any_grant"))
 }

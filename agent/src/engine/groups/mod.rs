@@ -10,7 +10,7 @@ mod place;
 mod plan;
 mod protect;
 
-pub(super) use loss::{DataSeen, is_following};
+pub(super) use loss::{DataSeen, follows_this_grant, is_following};
 
 use crate::engine::core::Engine;
 use quorum::id::GroupName;
