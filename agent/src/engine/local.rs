@@ -74,6 +74,13 @@ impl Local {
         Some(GroupLag { lag_ms: lag.lag_ms.saturating_add(age), ..lag.clone() })
     }
 
+    /// The group went to another host: what was measured here is told no more.
+    pub(super) fn forget_lag(&mut self, group: &GroupName) {
+        if !mutants::on("engine.former_lag_counts") {
+            self.lags.remove(group);
+        }
+    }
+
     pub(super) fn runner(&mut self, group: &GroupName) -> &mut GroupRunner {
         if !self.runners.contains_key(group) {
             // Each runner counts its own works from a base of its own.
@@ -103,7 +110,11 @@ impl Engine {
     }
 
     pub(super) fn on_sight(&mut self, group: &GroupName, sight: &Sight) {
-        if let Sight::Lag { behind: Some(behind), bytes } = sight {
+        let ticket = self.ledger.group(group).and_then(|state| state.ticket.as_ref());
+        let is_here = ticket.is_some_and(|ticket| ticket.of.host == self.me.host);
+        if let Sight::Lag { behind: Some(behind), bytes } = sight
+            && is_here
+        {
             let lag_ms = u32::try_from(behind.as_millis()).unwrap_or(u32::MAX);
             let lag = GroupLag { group: group.clone(), lag_ms, lag_bytes: *bytes };
             self.local.lags.insert(group.clone(), (lag, self.now.moment));

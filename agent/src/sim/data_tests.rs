@@ -217,7 +217,11 @@ fn a_standby_that_is_ahead_and_written_over_is_noticed() {
 
 /// A group for whose copy no write waits, and which may lose half a minute.
 fn asynchronous(seed: u64) -> World {
-    let source = spec().replace("mode = \"sync\"", "mode = \"async\"");
+    asynchronous_of(seed, spec())
+}
+
+fn asynchronous_of(seed: u64, source: String) -> World {
+    let source = source.replace("mode = \"sync\"", "mode = \"async\"");
     let source = source.replace("tier = \"auto\"", "tier = \"auto\"\ntarget_rpo = \"15s\"\nhold_off = \"0s\"");
     let mut world = begun(world(seed, &[]), source);
     must(&mut world, 60, "osaka's copy is measured", |world| {
@@ -249,6 +253,44 @@ fn a_copy_that_lags_more_than_the_target_is_held() {
     let world = behind_and_lost(8, seconds(30)).expect("no violation");
     assert!(!runs_on(&world, "os-1"), "{}", tail(&world));
     assert!(why(&world).contains("the target is"), "{}", why(&world));
+}
+
+/// The group is moved to osaka as planned, is protected there, and osaka is lost.
+fn moved_and_lost(seed: u64) -> Result<World, Violation> {
+    let mut world = asynchronous_of(seed, spec().replace("policy = \"auto\"", "policy = \"manual\""));
+    let wanted = Move {
+        kind: PlanKind::Switchover,
+        group: erp(),
+        toward: None,
+        to: Some(host("os-1")),
+        reason: "a test".into(),
+        accept_loss: false,
+        dry_run: false,
+    };
+    world.ask(&host("ng-1"), Request::Move(wanted));
+    must(&mut world, 60, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    let home = host("tk-1");
+    must(&mut world, 60, "tokyo's copy is measured", |world| state(world).copies.contains_key(&home));
+    world.run_for(seconds(5))?;
+    world.power_off(&host("os-1"));
+    world.run_for(seconds(25))?;
+    Ok(world)
+}
+
+/// What the former owner measured last is older with every beat, and says nothing of its own copy.
+#[test]
+fn the_former_owner_takes_over_although_it_told_a_lag_when_it_ran_the_group() {
+    let world = moved_and_lost(13).expect("no violation");
+    assert!(runs_on(&world, "tk-1"), "{}: {}", why(&world), tail(&world));
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn a_former_lag_that_counts_is_noticed_as_a_group_that_is_held() {
+    let _planted = quorum::mutants::plant("engine.former_lag_counts");
+    let world = moved_and_lost(13).expect("no violation");
+    assert!(!runs_on(&world, "tk-1"), "{}", tail(&world));
+    assert!(why(&world).contains("nobody here can say"), "{}", why(&world));
 }
 
 /// The owner's keeper dies, and its host is granted the group anew: what the other copy is told to go on from.

@@ -58,8 +58,13 @@ impl DataSeen {
 }
 
 impl Engine {
-    /// A beat told how far a copy is behind.
+    /// A beat told how far a copy is behind. Only the group's owner knows: whoever ran it before measures nothing any
+    /// more, and its word would displace what the owner said.
     pub(in crate::engine) fn on_lag(&mut self, owner: &HostName, told: &GroupLag, at: Moment) {
+        let ticket = self.ledger.group(&told.group).and_then(|state| state.ticket.as_ref());
+        if ticket.is_none_or(|ticket| ticket.of.host != *owner) && !mutants::on("engine.former_lag_counts") {
+            return;
+        }
         let lag = Duration::from_millis(u64::from(told.lag_ms));
         self.data_seen.lags.insert(told.group.clone(), LagHeard { owner: owner.clone(), lag, at });
     }
@@ -67,6 +72,11 @@ impl Engine {
     /// What a fact says about data and service.
     pub(in crate::engine) fn data_on(&mut self, index: LogIndex, fact: &ledger::Event) {
         let now = self.now.moment;
+        if let ledger::Event::Granted { group, to, .. } = fact
+            && to.host != self.me.host
+        {
+            self.local.forget_lag(group);
+        }
         // What this process only reads up on happened at some unknown time before.
         if !self.following.barrier_passed(LogIndex(index.0.saturating_sub(1))) {
             return;
