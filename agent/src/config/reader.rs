@@ -32,14 +32,13 @@ pub struct Problem {
 
 impl Problem {
     /// A problem that somebody else than the reader found with what `path` leads to in `text`.
-    pub fn at(file: &str, text: &str, (path, what): (&[String], &str)) -> Self {
+    pub fn at(file: &str, text: &str, (path, what, remedy): (&[String], &str, &str)) -> Self {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let found = DeTable::parse(text).ok().and_then(|root| locate(root.get_ref(), &path));
         let line = Sheet::new(file, text).line(found.unwrap_or(0));
         // A message of several lines shows a piece of the value in its own words; the first says what is wrong.
         let what = what.lines().next().unwrap_or_default().to_owned();
-        let remedy = "see the kind's documentation for its keys".to_owned();
-        Self { file: file.to_owned(), line, key: path.join("."), what, remedy }
+        Self { file: file.to_owned(), line, key: path.join("."), what, remedy: remedy.to_owned() }
     }
 }
 

@@ -42,6 +42,23 @@ pub enum Mode {
     Async,
 }
 
+/// What is wrong with a key of a kind in the cluster spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyProblem {
+    /// Which key.
+    pub key: &'static str,
+    /// What is wrong with its value.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl KeyProblem {
+    fn new(key: &'static str, what: String, remedy: &str) -> Self {
+        Self { key, what, remedy: remedy.to_owned() }
+    }
+}
+
 /// How a kind's mirror lives beside the workload whose data it moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {

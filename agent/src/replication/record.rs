@@ -142,6 +142,11 @@ impl RecordFile {
         name.into()
     }
 
+    /// Whether a reboot empties the file system on which `record` lies: what a copy is would be forgotten with it.
+    pub fn is_lost_at_boot(record: &str) -> bool {
+        ["/dev/", "/run/", "/var/run/", "/proc/", "/sys/"].iter().any(|folder| record.starts_with(folder))
+    }
+
     /// What is recorded; `None` for a copy that was never used.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! From the spec to the drivers of one group on this host.
 
 use super::Order;
-use crate::config::{ClusterSpec, GroupConfig, Place as PlaceConfig, Problem, VolumeConfig};
+use crate::config::{ClusterSpec, GroupConfig, Place as PlaceConfig, VolumeConfig};
 use crate::driver::transport::TransportHandle;
 use crate::keeper::slice::SliceRoot;
 use crate::pki::files::IdentityFiles;
@@ -172,112 +172,12 @@ fn fill(pattern: &str, (group, volume): (&GroupName, &str), host: &HostName) -> 
     filled.replace("{host}", host.as_str()).into()
 }
 
-/// What the kinds find wrong with their own keys in the spec `source`, the content of `file`, each at its line.
-pub fn kind_problems(file: &str, source: &str) -> Vec<Problem> {
-    let Ok(spec) = ClusterSpec::parse(file, source) else { return Vec::new() };
-    let mut found = Vec::new();
-    for (name, group) in &spec.groups {
-        for (site, place) in &group.places {
-            let path = ["group", name.as_str(), "at", site.as_str()];
-            let wrong = match place.kind.as_str() {
-                "qemu" => keys::<QemuSpec>(&place.params, "qemu").err(),
-                "command" => keys::<CommandSpec>(&place.params, "command").err(),
-                other => Some(format!("workload kind {other:?} is not known to this version")),
-            };
-            found.extend(wrong.map(|what| (path.map(str::to_owned).to_vec(), what)));
-        }
-        for volume in &group.volumes {
-            let path = ["group", name.as_str(), "volume", volume.name.as_str(), "replication"];
-            let wrong = match volume.replication.as_str() {
-                "nbd" => keys::<NbdSpec>(&own_keys(&volume.params), "nbd").err(),
-                "command" => command_problem(&volume.params),
-                other => Some(format!("replication kind {other:?} is not known to this version")),
-            };
-            found.extend(wrong.map(|what| (path.map(str::to_owned).to_vec(), what)));
-        }
-    }
-    found.into_iter().map(|(path, what)| Problem::at(file, source, (&path, &what))).collect()
-}
-
-/// What the adapters that are installed on this host say about the volumes that the spec gives them: one that can't hold
-/// writes back is no replication for a synchronous volume. Other hosts' adapters are asked before each mirror.
-pub async fn adapter_problems(file: &str, source: &str) -> Vec<Problem> {
-    let Ok(spec) = ClusterSpec::parse(file, source) else { return Vec::new() };
-    let mut found = Vec::new();
-    for (name, group) in &spec.groups {
-        for volume in group.volumes.iter().filter(|volume| volume.replication == "command") {
-            let Ok(kind) = keys::<command::CommandSpec>(&own_keys(&volume.params), "command") else { continue };
-            if let Some(what) = kind.mode_problem().await {
-                let path = ["group", name.as_str(), "volume", volume.name.as_str(), "replication"];
-                found.push(Problem::at(file, source, (&path.map(str::to_owned), &what)));
-            }
-        }
-    }
-    found
-}
-
-/// What is wrong with a volume of kind `command`.
-fn command_problem(params: &toml::Table) -> Option<String> {
-    match keys::<command::CommandSpec>(&own_keys(params), "command") {
-        Ok(spec) => spec.problem().map(|what| format!("command: {what}")),
-        Err(what) => Some(what),
-    }
-}
-
 /// The keys of a volume that its kind reads: the others are the ledger's (`config::ledger_spec`).
-fn own_keys(params: &toml::Table) -> toml::Table {
+pub(super) fn own_keys(params: &toml::Table) -> toml::Table {
     let of_ledger = ["backend", "usual_lag"];
     params.iter().filter(|(key, _)| !of_ledger.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
-fn keys<T: serde::de::DeserializeOwned>(params: &toml::Table, of: &str) -> Result<T, String> {
+pub(super) fn keys<T: serde::de::DeserializeOwned>(params: &toml::Table, of: &str) -> Result<T, String> {
     params.clone().try_into().map_err(|error| format!("{of}: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SPEC: &str = r#"
-[cluster]
-name = "demo"
-[[site]]
-name = "tokyo"
-[[host]]
-name = "tk-1"
-site = "tokyo"
-[[group]]
-name = "web"
-home = "tokyo"
-[group.at.tokyo]
-kind = "command"
-hosts = ["tk-1"]
-program = "/usr/lib/antipode/web"
-"#;
-
-    /// Neither kind of mirror is refused: an asynchronous copy is never in sync, and its lag gates the takeover.
-    #[test]
-    fn a_volume_of_either_mode_passes_and_another_word_does_not() {
-        let volume = |mode: &str| {
-            let nbd = format!("kind = \"nbd\", mode = \"{mode}\", port = 10809, path = \"/srv/web.img\"");
-            format!("{SPEC}[[group.volume]]\nname = \"root\"\nreplication = {{ {nbd} }}\n")
-        };
-        for mode in ["sync", "async"] {
-            let found = kind_problems("spec.toml", &volume(mode));
-            assert!(found.is_empty(), "{mode}: {found:?}");
-        }
-        let found = kind_problems("spec.toml", &volume("now and then"));
-        assert_eq!(found.len(), 1, "{found:?}");
-    }
-
-    /// What a host can run must be what `apply` lets pass: the two lists are kept side by side here.
-    #[test]
-    fn a_group_behind_an_adapter_program_passes_and_its_keys_are_checked() {
-        let of_kinds = kind_problems("spec.toml", SPEC);
-        assert!(of_kinds.is_empty(), "{of_kinds:?}");
-        let misspelt = kind_problems("spec.toml", &SPEC.replace("program", "programm"));
-        assert_eq!(misspelt.len(), 1, "{misspelt:?}");
-        let unknown = kind_problems("spec.toml", &SPEC.replace("\"command\"", "\"podman\""));
-        assert!(unknown[0].what.contains("podman"), "{unknown:?}");
-    }
 }

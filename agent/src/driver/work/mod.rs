@@ -7,10 +7,12 @@
 
 mod build;
 mod data;
+mod kinds;
 mod perform;
 mod watch;
 
-pub use build::{Site, adapter_problems, kind_problems};
+pub use build::Site;
+pub use kinds::{adapter_problems, kind_problems};
 
 use crate::driver::runtime::Incoming;
 use crate::driver::transport::BiStream;

@@ -37,7 +37,8 @@ use super::resync::kept::{KeptStore, Origin};
 use super::resync::{CHUNK, Figures, Wire};
 use super::rules::{Rules, refused};
 use super::{
-    ExportBegin, ExportOrder, Manner, MirrorOrder, MirrorState, Mode, PromoteOrder, Replication, ReplicationError,
+    ExportBegin, ExportOrder, KeyProblem, Manner, MirrorOrder, MirrorState, Mode, PromoteOrder, Replication,
+    ReplicationError,
 };
 use crate::command::{Invocation, Program};
 use crate::workload::{Doing, Place, VolumeAt};
@@ -102,25 +103,24 @@ fn ten_gib() -> u64 {
 
 impl CommandSpec {
     /// What is wrong with it beyond its form, with a remedy.
-    pub fn problem(&self) -> Option<String> {
-        let is_lost_at_boot = |path: &str| ["/dev/", "/run/"].iter().any(|folder| path.starts_with(folder));
+    pub fn problem(&self) -> Option<KeyProblem> {
         if !self.path.starts_with('/') {
-            return Some(format!(
-                "path {:?} isn't absolute: name the file or device as the workload sees it",
-                self.path
-            ));
+            let what = format!("{:?} isn't absolute", self.path);
+            return Some(KeyProblem::new("path", what, "name the file or device as the workload sees it"));
         }
         if self.program.is_empty() || (self.program.contains('/') && !self.program.starts_with('/')) {
-            return Some(format!("program {:?}: write an absolute path, or a bare name", self.program));
+            let what = format!("{:?} isn't found alike from everywhere", self.program);
+            return Some(KeyProblem::new("program", what, "write an absolute path, or a bare name"));
         }
         let record = self.record.as_deref().unwrap_or(&self.path);
-        if is_lost_at_boot(record) || !record.starts_with('/') {
+        if RecordFile::is_lost_at_boot(record) || !record.starts_with('/') {
+            let what = format!("what this copy is must outlive a reboot, and {record:?} doesn't");
             let remedy = "write record = \"/var/lib/antipode/records/{group}.{volume}\"";
-            return Some(format!("what this copy is must outlive a reboot, and {record:?} doesn't: {remedy}"));
+            return Some(KeyProblem::new("record", what, remedy));
         }
         let limits = [("look_seconds", self.look_seconds), ("drain_seconds", self.drain_seconds)];
-        let (key, _) = limits.iter().find(|(_, seconds)| !(1..=3600).contains(seconds))?;
-        Some(format!("{key} is out of range: write 1 to 3600"))
+        let (key, seconds) = limits.into_iter().find(|(_, seconds)| !(1..=3600).contains(seconds))?;
+        Some(KeyProblem::new(key, format!("{seconds} is out of range"), "write 1 to 3600"))
     }
 
     fn look_limit(&self) -> Duration {

@@ -21,13 +21,14 @@ mod stalls;
 pub mod standby;
 pub mod tls;
 
-use super::record::{Record, Role};
+use super::record::{Record, RecordFile, Role};
 use super::refusals::Refusals;
 use super::resync::door::{self, Door};
 use super::resync::{Figures, Wire};
 use super::rules::{Rules, refused};
 use super::{
-    ExportOrder, Manner, MirrorOrder, MirrorState, Mode, PromoteOrder, RecordError, Replication, ReplicationError,
+    ExportOrder, KeyProblem, Manner, MirrorOrder, MirrorState, Mode, PromoteOrder, RecordError, Replication,
+    ReplicationError,
 };
 use crate::pki::files::IdentityFiles;
 use crate::workload::{Doing, Place, VolumeAt};
@@ -53,6 +54,25 @@ pub struct NbdSpec {
     /// Most bytes of diverged data that are kept before a resync overwrites them.
     #[serde(default = "ten_gib")]
     pub kept_bytes_max: u64,
+}
+
+impl NbdSpec {
+    /// What is wrong with it beyond its form. What a copy is, is recorded beside it.
+    pub fn problem(&self) -> Option<KeyProblem> {
+        if !self.path.starts_with('/') {
+            let what = format!("{:?} isn't absolute", self.path);
+            return Some(KeyProblem::new("path", what, "name the image file from / on"));
+        }
+        if RecordFile::is_lost_at_boot(&self.path) {
+            let what =
+                format!("what this copy is gets recorded beside it and must outlive a reboot; {:?} doesn't", self.path);
+            let remedy = "use an image file, e.g. path = \"/var/lib/antipode/disks/{group}.raw\", or kind \"command\" with a record of its own";
+            return Some(KeyProblem::new("path", what, remedy));
+        }
+        let is_anywhere = self.port == 0;
+        let what = "0 is no port on which a standby can be found".to_owned();
+        is_anywhere.then(|| KeyProblem::new("port", what, "write the port of this volume's export, e.g. 10809"))
+    }
 }
 
 fn ten_gib() -> u64 {
