@@ -16,6 +16,10 @@ const EVEN_WITHIN: Duration = Duration::from_secs(2);
 const EVEN_PAUSE_MAX: Duration = Duration::from_millis(400);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// An asynchronous mirror that lives by itself and can't be asked for this long is given up: nothing waits for it, and its
+/// adapter may have hung for good.
+const SILENT_MAX: Duration = Duration::from_secs(20);
+
 /// Whether a workload lives, by what is seen of it.
 pub(super) struct Life {
     was_running: bool,
@@ -41,6 +45,7 @@ pub(super) async fn watch(built: &Built, mut life: Life, inbox: &mpsc::Sender<In
     let group = built.config.name.clone();
     let mut was_synced = false;
     let mut evening = Evening::default();
+    let mut silence = Silence::default();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let seen = built.workload.observe().await;
@@ -52,7 +57,11 @@ pub(super) async fn watch(built: &Built, mut life: Life, inbox: &mpsc::Sender<In
         if !matches!(seen, Presence::Running { .. }) {
             continue;
         }
-        let Some(sight) = together(&look(built).await, was_synced) else { continue };
+        let asked = tokio::time::Instant::now();
+        let seen = look(built).await;
+        let silent = silence.note(is_silent(built, &seen), (asked, tokio::time::Instant::now()));
+        let silent = silent.map(|since| Sight::MirrorAway { since });
+        let Some(sight) = silent.or_else(|| together(&seen, was_synced)) else { continue };
         if let Sight::Lag { behind, .. } = &sight {
             was_synced = true;
             evening.follow(built, *behind).await;
@@ -61,6 +70,36 @@ pub(super) async fn watch(built: &Built, mut life: Life, inbox: &mpsc::Sender<In
             return;
         }
     }
+}
+
+/// Since when a mirror that can be given up hasn't answered.
+#[derive(Default)]
+struct Silence {
+    since: Option<tokio::time::Instant>,
+}
+
+impl Silence {
+    /// Notes a look that was begun and ended then; tells for how long there was no answer once that is too long.
+    fn note(
+        &mut self,
+        is_silent: bool,
+        (begun, ended): (tokio::time::Instant, tokio::time::Instant),
+    ) -> Option<Duration> {
+        if !is_silent || mutants::on("data.silent_mirror_kept") {
+            self.since = None;
+            return None;
+        }
+        let silent = ended.duration_since(*self.since.get_or_insert(begun));
+        (silent >= SILENT_MAX).then_some(silent)
+    }
+}
+
+/// Whether a mirror didn't answer for which no write waits and which is no part of the workload. A copy that counts is never
+/// left behind on such a ground: a mirror that can't be asked may well hold every write back, and have them all.
+fn is_silent(built: &Built, seen: &[(Mode, Option<MirrorState>)]) -> bool {
+    built.data.iter().zip(seen).any(|(data, (mode, state))| {
+        *mode == Mode::Async && state.is_none() && data.driver.manner() == Manner::ByItself
+    })
 }
 
 /// Evens asynchronous mirrors out that are never seen even: under steady writing their lag would be unknown for ever.
@@ -170,6 +209,31 @@ mod tests {
         assert_eq!(together(&[(Mode::Async, Some(STEP))], false), Some(Sight::Lag { behind: None, bytes: 3 }));
         assert_eq!(together(&[(Mode::Sync, Some(STEP)), (Mode::Sync, None)], true), None);
         assert_eq!(together(&[], true), None);
+    }
+
+    /// Seconds of looks that had no answer, and whether the mirror was given up after each.
+    fn given_up(looks: &[(u64, bool)]) -> Vec<bool> {
+        let (mut silence, mut now) = (Silence::default(), tokio::time::Instant::now());
+        let look = |(seconds, is_silent): &(u64, bool)| {
+            let begun = now;
+            now += Duration::from_secs(*seconds);
+            silence.note(*is_silent, (begun, now)).is_some()
+        };
+        looks.iter().map(look).collect()
+    }
+
+    #[test]
+    fn a_mirror_that_does_not_answer_for_long_is_given_up_and_one_that_answers_in_between_is_not() {
+        assert_eq!(given_up(&[(8, true), (8, true), (8, true)]), [false, false, true]);
+        assert_eq!(given_up(&[(24, true)]), [true], "the look itself took so long");
+        assert_eq!(given_up(&[(8, true), (8, true), (1, false), (8, true)]), [false; 4]);
+    }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn a_silent_mirror_that_is_kept_for_ever_is_noticed() {
+        let _planted = mutants::plant("data.silent_mirror_kept");
+        assert_eq!(given_up(&[(8, true), (8, true), (8, true)]), [false; 3]);
     }
 
     #[test]
