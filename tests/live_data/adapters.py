@@ -1,4 +1,5 @@
-"""A group that adapters run: its workload by `process-workload`, its data by `ship-rounds`, moved and taken over for real.
+"""A group that adapters run: its workload by `process-workload`, its data by `ship-rounds`, moved and taken over for real;
+pinned through a cut that ends its lease, and with it its mirror; with a mirror that stands still.
 
     python3 -m live_data.adapters [--folder F] [--prefix P]
 
@@ -7,10 +8,13 @@ its host, the volume of one moment, not older than was said. Never two: its live
 """
 
 import argparse
+import glob
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 from lab import net, records, spec
 from lab.cluster import CliError, Cluster
@@ -44,7 +48,7 @@ class AdapterCluster(Cluster):
         lines += [f'target_rpo = "{TARGET_RPO_S}s"', 'hold_off = "0s"', 'failback = { policy = "manual", stable_for = "5s" }']
         tls = f"{self.folder}/hosts/{{host}}/tls"
         params = f'{{ identity = "{tls}/identity.pem", ca = "{tls}/ca.pem", every_seconds = 1 }}'
-        keys = f'mode = "async", program = "{EXAMPLES}/ship-rounds", port = {PORT}, look_seconds = 30, params = {params}'
+        keys = f'mode = "async", program = "{EXAMPLES}/ship-rounds", port = {PORT}, look_seconds = 15, params = {params}'
         path = f"{self.folder}/hosts/{{host}}/counter.raw"
         lines += ["[[group.volume]]", 'name = "root"', f'replication = {{ kind = "command", path = "{path}", {keys} }}']
         for site, host in (("tokyo", HOME), ("osaka", AWAY)):
@@ -78,6 +82,24 @@ class AdapterCluster(Cluster):
 
         return self.wait_for(one, f"the workload counts on {host} after epoch {epoch}", 180)
 
+    def mirror(self, host):
+        """Processes of the mirror on a host, by the kernel's word."""
+        slices = f"{self.chassis[host].folders['slice']}/protected"
+        found = set()
+        for path in glob.glob(f"{slices}/*/{spec.GROUP}+mirror.root/cgroup.procs"):
+            try:
+                with open(path, encoding="ascii") as f:
+                    found |= {int(number) for number in f.read().split()}
+            except OSError:
+                # It went while it was looked at.
+                continue
+        return found
+
+    def pin(self, host):
+        """The group's pin as a host shows it; empty without one."""
+        groups = (self.status(host) or {}).get("groups", [])
+        return next((g.get("pin") for g in groups if g["name"] == spec.GROUP), None) or {}
+
     def is_followed(self, site):
         """Whether the group runs at a site, and its copy follows with a measured lag."""
         group = self.group()
@@ -99,6 +121,54 @@ def is_ordered(cluster):
         if "under way" not in str(error):
             raise
         return False
+
+
+def goes_on(cluster, first, what):
+    """The life that was there is still the only one, and tells more numbers; returns how many it told."""
+    told = len(cluster.lives(HOME)[-1]["numbers"])
+    cluster.wait_for(lambda: len(cluster.lives(HOME)[-1]["numbers"]) >= told + 5, f"it counts on {what}", 60)
+    lives = cluster.lives(HOME)
+    need(len(lives) == 1 and lives[0]["epoch"] == first["epoch"], f"{what}: other lives: {len(lives)}")
+    need(not cluster.lives(AWAY), f"{what}: it ran on {AWAY}")
+    return len(lives[0]["numbers"])
+
+
+def pinned(cluster, first):
+    """A cut longer than the lease: the mirror ends with it, the workload goes on; untied, its copy follows again."""
+    why = ["--reason", "a test"]
+    before = cluster.mirror(HOME)
+    need(before, "no mirror is to be seen")
+    cluster.cli(cluster.leader()[0], "freeze", "--pin", spec.GROUP, *why, changes=True)
+    in_force = lambda: cluster.pin(HOME).get("acknowledged") and cluster.pin(HOME).get("in_force")
+    cluster.wait_for(in_force, "the pin is in force", 60)
+    cluster.net.isolate("tokyo", nets=("wan",))
+    cluster.wait_for(lambda: not cluster.mirror(HOME), "the lease's end ends the mirror", 60)
+    goes_on(cluster, first, "pinned, without a lease")
+    cluster.net.heal()
+    hosts = lambda: {h["name"]: h for h in (cluster.status() or {}).get("hosts", [])}
+    is_back = lambda: hosts().get(HOME, {}).get("state") == "admitted" and hosts()[HOME]["host_epoch"] != "1"
+    cluster.wait_for(is_back, "its host is admitted anew", 90)
+    cluster.cli(HOME, "thaw", "--pin", spec.GROUP, *why, changes=True, limit=40)
+    cluster.wait_for(lambda: cluster.mirror(HOME) - before, "a mirror is begun anew", 120)
+    cluster.wait_for(lambda: cluster.is_followed("tokyo"), "its copy follows", 120)
+    print(f"PASSED pinned: it counted on to {goes_on(cluster, first, 'untied')}", flush=True)
+
+
+def silent(cluster, first):
+    """A mirror that stands still, or is killed, is begun anew: nothing waits for it."""
+    for word, how in (("stopped", signal.SIGSTOP), ("killed", signal.SIGKILL)):
+        cluster.wait_for(lambda: cluster.is_followed("tokyo") and cluster.mirror(HOME), "a mirror that follows", 120)
+        before = cluster.mirror(HOME)
+        for pid in before:
+            os.kill(pid, how)
+        at = time.monotonic()
+        anew = lambda: cluster.mirror(HOME) and not cluster.mirror(HOME) & before
+        cluster.wait_for(anew, f"a mirror that was {word} is begun anew", 180)
+        # Its lag is less than the time since: it was measured after that.
+        is_new = lambda: (cluster.group().get("data", {}).get("lag_ms") or 1e12) < (time.monotonic() - at) * 500
+        cluster.wait_for(is_new, "a lag of the new mirror is told", 120)
+        goes_on(cluster, first, f"while its mirror was {word}")
+        print(f"PASSED a mirror that was {word}: another one follows", flush=True)
 
 
 def moved(cluster, first):
@@ -149,6 +219,8 @@ def main():
         try:
             cluster.wait_ready(240)
             first = cluster.lives_on(HOME, -1)
+            pinned(cluster, first)
+            silent(cluster, first)
             taken_over(cluster, moved(cluster, first))
         except (AssertionError, CliError) as error:
             print(f"FAILED {error}", flush=True)
