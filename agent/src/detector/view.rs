@@ -12,6 +12,8 @@ use std::time::Duration;
 const TRUST_AFTER: u32 = 3;
 /// Longest T_D to which lateness, refuted suspicions and sickness may stretch a path's margin.
 const DETECTION_MAX: Duration = Duration::from_secs(1);
+/// One refuted suspicion is forgiven each time this passes without another.
+const REFUTED_FADES: Duration = Duration::from_secs(3_600);
 /// How long a peer that was never heard is awaited: agents need to start and to shake hands.
 const AWAITED: Duration = Duration::from_secs(3);
 
@@ -83,6 +85,10 @@ struct Peer {
     registered: Moment,
     /// Refuted suspicions, fading; each widens the margin by a quarter.
     refuted: u32,
+    /// When one was refuted or forgiven last.
+    refuted_at: Moment,
+    /// The life of the agent in which it became suspect. One that comes back in another life was rightly suspected.
+    suspected: Option<AgentInstance>,
     /// Since when each of its beats says that it doesn't hear this observer.
     deaf_since: Option<Moment>,
     /// Its agent has heard this observer in its life.
@@ -127,6 +133,8 @@ impl Detector {
                 judgement: Judgement::Awaited,
                 registered: now,
                 refuted: 0,
+                refuted_at: now,
+                suspected: None,
                 deaf_since: None,
                 was_echoed: false,
                 due: None,
@@ -151,6 +159,7 @@ impl Detector {
             peer.paths.clear();
             (peer.deaf_since, peer.was_echoed) = (None, false);
         }
+        peer.forgive(heard.at);
         peer.paths.entry(heard.path).or_insert_with(|| Arrivals::new(every)).heard(heard.seq, heard.at)
     }
 
@@ -288,6 +297,13 @@ impl Peer {
         self.paths.values().filter_map(silent_at).max()
     }
 
+    /// Forgets a refuted suspicion that is long ago.
+    fn forgive(&mut self, now: Moment) {
+        if self.refuted > 0 && now.waited_since(self.refuted_at) >= REFUTED_FADES {
+            (self.refuted, self.refuted_at) = (self.refuted - 1, now);
+        }
+    }
+
     fn judge(&mut self, now: Moment, params: Params, stretch: u32) {
         match self.judgement {
             Judgement::Suspect { .. } => {
@@ -297,13 +313,19 @@ impl Peer {
                 };
                 if self.deaf_since.is_none() && self.paths.values().any(fresh) {
                     self.judgement = Judgement::Trusted;
-                    self.refuted = (self.refuted + 1).min(8);
+                    if self.suspected == self.agent || mutants::on("detector.the_dead_refute") {
+                        (self.refuted, self.refuted_at) = ((self.refuted + 1).min(8), now);
+                    }
                 }
             }
             Judgement::Awaited | Judgement::Trusted => {
                 // The waiter's clock: a host is called silent only when both clocks say so.
                 let is_over = |at: Option<Moment>| at.is_some_and(|at| now.both_reached(at));
-                if is_over(self.silent_at(params, stretch)) {
+                let is_silent = is_over(self.silent_at(params, stretch));
+                if is_silent || is_over(self.deaf_at(params)) {
+                    self.suspected = self.agent;
+                }
+                if is_silent {
                     self.judgement = Judgement::Suspect { since: now, deaf: false };
                     self.paths.values_mut().for_each(Arrivals::silenced);
                 } else if is_over(self.deaf_at(params)) {
@@ -393,6 +415,52 @@ mod tests {
         }
         assert_eq!(detector.judgement(&host("a1")), Some(Judgement::Trusted));
         assert!(detector.deadline().expect("a trusted peer") > ms(1_000 + 23 * 50 + 50 + 280));
+    }
+
+    /// A detector whose a1 fell silent at 1 s, and then spoke from `at` on in the life `agent`, each of its beats judged.
+    fn spoke_again(agent: u8, at: u64) -> Detector {
+        let mut detector = detector();
+        let health = Health::new(PARAMS.beat);
+        beat(&mut detector, "a1", 20, 1_000);
+        detector.judge(ms(1_001), &health);
+        detector.judge(ms(2_000), &health);
+        for at in (at..=at + 150).step_by(50) {
+            let heard = Heard { path: 0, agent: AgentInstance([agent; 16]), seq: at / 50, at: ms(at) };
+            detector.heard(&host("a1"), heard);
+            detector.judge(heard.at, &health);
+        }
+        assert_eq!(detector.judgement(&host("a1")), Some(Judgement::Trusted));
+        detector
+    }
+
+    /// How long after its last beat a1 would be suspect.
+    fn patience(detector: &Detector) -> u64 {
+        let (_, last) = detector.last_heard(&host("a1")).expect("it was heard");
+        (detector.peers[&host("a1")].suspect_at(PARAMS, 0).expect("it is trusted").boot_ns - last.boot_ns) / 1_000_000
+    }
+
+    #[test]
+    fn who_comes_back_in_another_life_refutes_nothing() {
+        // The first life was silent because it was dead.
+        assert_eq!(patience(&spoke_again(2, 2_100)), 50 + 280);
+        assert_eq!(patience(&spoke_again(1, 2_100)), 50 + 280 + 70);
+    }
+
+    #[test]
+    fn a_refuted_suspicion_is_forgiven_after_an_hour() {
+        let mut detector = spoke_again(1, 2_100);
+        let hour = 3_600_000;
+        beat(&mut detector, "a1", 43 + hour / 50, 2_150 + hour);
+        assert_eq!(detector.peers[&host("a1")].refuted, 1);
+        beat(&mut detector, "a1", 46 + hour / 50, 2_300 + hour);
+        assert_eq!(detector.peers[&host("a1")].refuted, 0);
+    }
+
+    #[cfg(feature = "mutants")]
+    #[test]
+    fn a_death_that_counts_as_refuted_is_noticed() {
+        let _planted = quorum::mutants::plant("detector.the_dead_refute");
+        assert_ne!(patience(&spoke_again(2, 2_100)), 50 + 280);
     }
 
     #[test]
