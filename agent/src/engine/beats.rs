@@ -161,7 +161,11 @@ impl Engine {
             self.on_lag(&from, lag, received);
         }
         self.take_echo(&from, &beat, received);
-        self.heard.insert(from, LastBeat { beat, at: received });
+        let said = beat.suspicions.clone();
+        let before = self.heard.insert(from, LastBeat { beat, at: received });
+        if before.is_none_or(|before| before.beat.suspicions != said) {
+            self.stir_leader();
+        }
     }
 
     /// Only a voter is echoed, and only a host that is admitted owes the quorum its hearing; whoever hears again is told.
@@ -176,9 +180,16 @@ impl Engine {
         }
     }
 
-    /// Turns silence into judgements.
+    /// Turns silence into judgements. What a voter says of others waits for no beat that is due later: a declaration
+    /// waits for it.
     pub(super) fn judge_peers(&mut self) {
-        for change in self.detector.judge(self.now.moment, &self.health) {
+        let changes = self.detector.judge(self.now.moment, &self.health);
+        if !changes.is_empty() && self.voting.is_some() {
+            self.stir_leader();
+            self.schedule.hasten(self.now.moment);
+            self.beat();
+        }
+        for change in changes {
             match change.judgement {
                 Judgement::Suspect { .. } => {
                     self.event(Event::Suspect { peer: change.peer.clone(), because: change.because });

@@ -21,18 +21,23 @@ pub struct Due {
     pub late: Duration,
 }
 
+/// Beats that are hastened are at least this share of Δ apart.
+const HASTENED_APART: u32 = 5;
+
 /// Decides when beats leave.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     every: Duration,
     next: Option<Moment>,
+    /// When the last one left.
+    left: Option<Moment>,
     seq: u64,
 }
 
 impl Schedule {
     /// A schedule with this beat interval (Δ).
     pub fn new(every: Duration) -> Self {
-        Self { every, next: None, seq: 0 }
+        Self { every, next: None, left: None, seq: 0 }
     }
 
     /// When [`Schedule::poll`] wants to be called; `None` before the first call.
@@ -50,6 +55,18 @@ impl Schedule {
         self.every = every;
     }
 
+    /// Has the next beat leave at once, since it says what can't wait; those after it follow Δ apart. Hastened ones keep a
+    /// fifth of Δ between them, whatever there is to say. Observers expect the later ones up to Δ too late for as long as
+    /// their long window lasts, which is no accusation.
+    pub fn hasten(&mut self, now: Moment) {
+        let (Some(next), Some(left)) = (self.next, self.left) else { return };
+        let soonest = left.plus(self.every / HASTENED_APART);
+        let at = if now.either_reached(soonest) { now } else { soonest };
+        if !at.either_reached(next) {
+            self.next = Some(at);
+        }
+    }
+
     /// Says what is due at `now`, if anything. After a long pause exactly one beat is due, not the backlog.
     pub fn poll(&mut self, now: Moment) -> Option<Due> {
         let late = match self.next {
@@ -59,6 +76,7 @@ impl Schedule {
         };
         let steady = self.next.filter(|_| late < self.every).map_or(now, |next| next);
         self.next = Some(steady.plus(self.every));
+        self.left = Some(now);
         self.seq += 1;
         Some(Due { seq: self.seq, padded: self.seq.is_multiple_of(PADDED_EVERY), late })
     }
@@ -88,5 +106,20 @@ mod tests {
         schedule.poll(ms(0));
         schedule.poll(ms(53));
         assert_eq!(schedule.deadline(), Some(ms(100)));
+    }
+
+    #[test]
+    fn a_hastened_beat_leaves_at_once_and_the_next_one_an_interval_later() {
+        let mut schedule = Schedule::new(Duration::from_millis(50));
+        schedule.poll(ms(0));
+        schedule.hasten(ms(20));
+        assert_eq!(schedule.poll(ms(20)).map(|due| (due.seq, due.late)), Some((2, Duration::ZERO)));
+        assert_eq!(schedule.deadline(), Some(ms(70)));
+        // Never nearer to the last one than a fifth of the interval.
+        schedule.hasten(ms(21));
+        assert_eq!(schedule.deadline(), Some(ms(30)));
+        // What is due anyway isn't put off.
+        schedule.hasten(ms(90));
+        assert_eq!(schedule.deadline(), Some(ms(30)));
     }
 }

@@ -75,6 +75,28 @@ fn a_lost_site_is_declared_fenced_and_taken_over_and_the_group_comes_home_by_its
     must(&mut world, 60, "erp is protected at home", is_protected);
 }
 
+/// How long after the second voter's suspicion the loss of tokyo is in force at the leader, in milliseconds.
+fn declared_within(seed: u64) -> u64 {
+    let mut world = settled(seed);
+    // Another phase of everybody's beats each time.
+    world.run_for(Duration::from_millis(3_000 + 7 * seed)).expect("no violation");
+    let killed = world.now_ns;
+    world.power_off(&host("tk-1"));
+    must(&mut world, 5, "tokyo is declared lost", |world| lost(world) > 0);
+    let declared = world.now_ns;
+    let suspects = |line: &&Trace| line.at_ns > killed && line.text().contains("site-suspect");
+    let second = world.trace.iter().filter(suspects).nth(1).map(|line| line.at_ns);
+    let second = second.unwrap_or_else(|| panic!("{}\none voter alone declared", tail(&world)));
+    (declared - second) / 1_000_000
+}
+
+#[test]
+fn what_two_voters_suspect_waits_for_no_beat_that_is_due_later() {
+    let slowest = (1..=8).map(declared_within).max();
+    // The report's way, then a commit: three times 20 ms, and the disks.
+    assert!(slowest.is_some_and(|slowest| slowest < 80), "declared {slowest:?} ms after the suspicion");
+}
+
 fn lost(world: &World) -> usize {
     world.trace.iter().filter(|line| line.text().contains("HostLost")).count()
 }
