@@ -18,7 +18,7 @@ use crate::detector::{Detector, Health, Params};
 use crate::event::Event;
 use crate::heartbeat::{Beat, Schedule};
 use quorum::id::{AgentInstance, BootId, Era, GroupName, HardwareId, HostName, ProposalKey, SiteName, VoterId};
-use quorum::ledger::{Command, Entry, Ledger, VERSION};
+use quorum::ledger::{Command, Entry, Ledger, PlanState, VERSION};
 use quorum::moment::Moment;
 use quorum::timing::Timing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +27,9 @@ use std::time::Duration;
 
 /// Something that was due and could not be done (no leader, an unanswered proposal) is tried again after this.
 const WAITS_FOR_OTHERS: Duration = Duration::from_millis(10);
+
+/// Looking more often than this is no rest.
+const REST_MIN: Duration = Duration::from_millis(5);
 
 /// The moment of an input, and the wall clock for people's eyes only.
 #[derive(Clone, Copy, Debug, Default)]
@@ -235,6 +238,25 @@ impl Engine {
         let now = self.now.moment;
         let later = |at: Moment| if now.either_reached(at) { now.plus(WAITS_FOR_OTHERS) } else { at };
         moments.into_iter().flatten().map(later).min()
+    }
+
+    /// When the next beat leaves; `None` before the first.
+    pub fn next_beat(&self) -> Option<Moment> {
+        self.schedule.deadline()
+    }
+
+    /// How often it is enough to look at what peers say, if nothing that they say next is waited for: this host votes on
+    /// nothing, holds its lease, and nothing is under way in the cluster or here. A share of Δ that the lease allows for
+    /// as jitter: so long at most lies an answer to a lease request.
+    pub fn rest(&self) -> Option<Duration> {
+        let is_at_rest = self.voting.is_none()
+            && self.wishing.is_none()
+            && self.lease_left_ms() > 0
+            && self.local.is_at_rest()
+            && !self.ledger.plans().values().any(PlanState::is_open);
+        let looks = self.timing.beat.as_nanos().div_ceil(self.timing.jitter.as_nanos().max(1));
+        let looks = u32::try_from(looks).unwrap_or(u32::MAX).max(1);
+        is_at_rest.then(|| self.timing.beat / looks).filter(|every| *every >= REST_MIN)
     }
 
     /// The keeper's page as last read.

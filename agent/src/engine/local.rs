@@ -52,6 +52,11 @@ impl Local {
         }
     }
 
+    /// No work is under way, and nobody waits for a look.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.work.is_empty() && self.challenge.is_none() && self.copy_asked.is_empty()
+    }
+
     pub(super) fn deadline(&self) -> Option<Moment> {
         self.runners.values().filter_map(GroupRunner::deadline).min()
     }

@@ -12,7 +12,7 @@ use super::store::{DiskThread, put_aside};
 use crate::admin::Asked;
 use crate::config::AgentConfig;
 use crate::driver::fence::FenceDriver;
-use crate::driver::transport::{Channel, Path, TransportEvent, TransportHandle, catch_up};
+use crate::driver::transport::{Channel, Grid, Path, TransportEvent, TransportHandle, catch_up};
 use crate::driver::work::{Order, Site, Workers};
 use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Sight, Vote, WorkId};
 use crate::event::Event;
@@ -88,6 +88,8 @@ struct Running {
     tickets: u64,
     /// The version byte that each peer was last told to send and that isn't read here.
     undecodable: BTreeMap<HostName, Option<u8>>,
+    /// How often the transport is looked at; none: at once.
+    rest: Option<Duration>,
 }
 
 impl Loop {
@@ -96,7 +98,8 @@ impl Loop {
             let _beside = self.beside.enter();
             Workers::new(self.site(), self.inbox.clone())
         };
-        let mut running = Running { workers, answers: BTreeMap::new(), tickets: 0, undecodable: BTreeMap::new() };
+        let (answers, undecodable) = (BTreeMap::new(), BTreeMap::new());
+        let mut running = Running { workers, answers, tickets: 0, undecodable, rest: None };
         stop_on_signals(self.inbox.clone())?;
         let mut measures = tokio::time::interval(MEASURE_EVERY);
         measures.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -157,7 +160,19 @@ impl Loop {
     fn step(&mut self, input: Input, running: &mut Running) -> Result<(), RunError> {
         let effects = self.engine.step(now(), input);
         self.fence.refresh(&self.engine);
+        self.rest(running);
         self.perform(effects, running)
+    }
+
+    /// At rest the transport is looked at together with the beats, and a few times between two of them.
+    fn rest(&self, running: &mut Running) {
+        let every = self.engine.rest();
+        if running.rest != every {
+            running.rest = every;
+            let beat = self.engine.next_beat().unwrap_or_default().boot_ns;
+            let from = std::time::Instant::now() + Duration::from_nanos(beat.saturating_sub(now().moment.boot_ns));
+            self.transport.gather(every.map(|every| Grid { from, every }));
+        }
     }
 
     /// Whenever the loop runs: that costs no look into a page that nobody wrote since.

@@ -210,7 +210,8 @@ async fn hand_over(
     live: Arc<Live>,
     stream: (quinn::SendStream, quinn::RecvStream),
 ) {
-    let mut stream = BiStream::new(remote.peer.host.clone(), stream, Arc::clone(&live.in_use));
+    let in_use = [Arc::clone(&live.in_use), shared.pace.stream()];
+    let mut stream = BiStream::new(remote.peer.host.clone(), stream, in_use);
     let mut kind = [0];
     let read = tokio::time::timeout(KIND_MAX, stream.parts().1.read_exact(&mut kind)).await;
     if !matches!(read, Ok(Ok(()))) {

@@ -3,6 +3,7 @@
 use super::arrivals::IdKey;
 use super::config::{Peer, TransportConfig, check_peers};
 use super::event::{Channel, CloseCode, Path};
+use super::pace::{Grid, Pace, Paced};
 use super::quic;
 use super::remote::Remote;
 use super::shared::{LocalEnd, Shared};
@@ -79,12 +80,12 @@ impl Transport {
     ) -> Result<TransportHandle, TransportError> {
         config.check()?;
         let trust = Trust::load(&config, 1)?;
-        let known = Arc::new(KnownAddresses::default());
-        let ends = config.listen.iter().map(|&address| local_end(address, &config, (&trust, &known)));
+        let (known, pace) = (Arc::new(KnownAddresses::default()), Arc::new(Pace::default()));
+        let ends = config.listen.iter().map(|&address| local_end(address, &config, (&trust, &known, &pace)));
         let ends: Vec<LocalEnd> = ends.collect::<Result<_, _>>()?;
         let peers = config.peers.clone();
         let paths = ends.len();
-        let shared = Arc::new(Shared::new(config, events, (ends, known), trust));
+        let shared = Arc::new(Shared::new(config, events, (ends, known, pace), trust));
         let take = |i: usize| Task(tokio::spawn(accept::take_attempts(Arc::clone(&shared), Path(i as u8))));
         let accepting = (0..paths).map(take).collect();
         let runtime = tokio::runtime::Handle::current();
@@ -98,7 +99,7 @@ impl Transport {
 fn local_end(
     address: SocketAddr,
     config: &TransportConfig,
-    (trust, known): (&Trust, &Arc<KnownAddresses>),
+    (trust, known, pace): (&Trust, &Arc<KnownAddresses>, &Arc<Pace>),
 ) -> Result<LocalEnd, TransportError> {
     let failed = |source| TransportError::Bind { address, source };
     let (arrivals, strangers) = (Arc::default(), Arc::default());
@@ -107,6 +108,7 @@ fn local_end(
         arrivals: Arc::clone(&arrivals),
         counters: Arc::clone(&strangers),
         ids: IdKey::new(trust.reset_seed()),
+        pace: Arc::clone(pace),
         buffer_bytes: config.limits.socket_buffer_bytes,
     };
     let socket = Arc::new(StampedSocket::bind(address, shared).map_err(failed)?);
@@ -116,7 +118,7 @@ fn local_end(
         quic::endpoint_config(trust.reset_seed()),
         Some((*server).clone()),
         socket,
-        Arc::new(quinn::TokioRuntime),
+        Arc::new(Paced(Arc::clone(pace))),
     )
     .map_err(failed)?;
     Ok(LocalEnd { endpoint, arrivals, strangers })
@@ -192,13 +194,19 @@ impl TransportHandle {
         let remote = self.0.shared.remote(to).ok_or(SendError::UnknownPeer)?;
         let limit = self.0.shared.config.limits.demand_lasts;
         let live = tokio::time::timeout(limit, wait_for_bulk(&remote)).await.map_err(|_| SendError::NotConnected)?;
-        let in_use = Arc::clone(&live.in_use);
+        let in_use = [Arc::clone(&live.in_use), self.0.shared.pace.stream()];
         let opened = tokio::time::timeout(limit, live.connection.open_bi()).await;
         let stream = opened.map_err(|_| SendError::Backpressure)?.map_err(|_| SendError::NotConnected)?;
         let mut stream = BiStream::new(to.clone(), stream, in_use);
         stream.parts().0.write_all(&[kind]).await.map_err(|_| SendError::NotConnected)?;
         remote.count(live.path, Counted::StreamsOpened);
         Ok(stream)
+    }
+
+    /// Lets what comes in gather, and QUIC's timers wait, until the next of these moments; `None`, as at the beginning: all
+    /// is done at once. Times of arrival stay the kernel's. While a stream is open all is done at once.
+    pub fn gather(&self, until: Option<Grid>) {
+        self.0.shared.pace.set(until);
     }
 
     /// Replaces the list of peers. Peers that stay as they are keep their connections; others are closed or called.

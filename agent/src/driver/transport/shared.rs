@@ -2,6 +2,7 @@
 
 use super::arrivals::Arrivals;
 use super::event::{CloseCode, Ended, Path, Refusal, Side};
+use super::pace::Pace;
 use super::remote::Remote;
 use super::slot::Live;
 use super::socket::KnownAddresses;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) events: mpsc::Sender<TransportEvent>,
     pub(super) ends: Vec<LocalEnd>,
     pub(super) known: Arc<KnownAddresses>,
+    pub(super) pace: Arc<Pace>,
     trust: RwLock<Arc<Trust>>,
     remotes: RwLock<BTreeMap<HostName, Arc<Remote>>>,
     /// Kept while the configuration is being replaced, so that two replacements can't cross.
@@ -73,7 +75,7 @@ impl Shared {
     pub(super) fn new(
         config: TransportConfig,
         events: mpsc::Sender<TransportEvent>,
-        (ends, known): (Vec<LocalEnd>, Arc<KnownAddresses>),
+        (ends, known, pace): (Vec<LocalEnd>, Arc<KnownAddresses>, Arc<Pace>),
         trust: Trust,
     ) -> Self {
         Self {
@@ -81,6 +83,7 @@ impl Shared {
             events,
             ends,
             known,
+            pace,
             trust: RwLock::new(Arc::new(trust)),
             remotes: RwLock::default(),
             replacing: Mutex::new(()),

@@ -8,6 +8,7 @@
 //! Not here: whether a known address sends something sensible (QUIC, TLS), and how stamps become moments (`stamp`).
 
 use super::arrivals::{Arrivals, IdKey, Nature, judge};
+use super::pace::{Pace, Waiting, watch};
 use super::stamp::{Reading, arrival};
 use super::stats::{Counted, Counters};
 use crate::driver::clock;
@@ -28,7 +29,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// Packets dropped in one go before others get their turn again.
 const DROPPED_IN_A_ROW_MAX: usize = 256;
@@ -52,7 +52,9 @@ impl KnownAddresses {
 /// The runtime is told only of what comes in. Were it told of room for sending too, as tokio's own socket is, each packet
 /// that leaves the kernel's queue would wake it, for nothing: there nearly always was room.
 pub(super) struct StampedSocket {
-    io: AsyncFd<UdpSocket>,
+    io: Arc<UdpSocket>,
+    waiting: Mutex<Waiting>,
+    pace: Arc<Pace>,
     udp: UdpSocketState,
     known: Arc<KnownAddresses>,
     arrivals: Arc<Arrivals>,
@@ -82,6 +84,7 @@ pub(super) struct SocketShared {
     pub(super) arrivals: Arc<Arrivals>,
     pub(super) counters: Arc<Counters>,
     pub(super) ids: IdKey,
+    pub(super) pace: Arc<Pace>,
     pub(super) buffer_bytes: usize,
 }
 
@@ -108,15 +111,15 @@ impl StampedSocket {
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         let socket: UdpSocket = socket.into();
         let udp = UdpSocketState::new((&socket).into())?;
-        let io = watched(socket, Interest::READABLE)?;
         let receiving = Mutex::new(Receiving { control: control_room(), empty_at: clock::now() });
-        let SocketShared { known, arrivals, counters, ids, .. } = shared;
-        Ok(Self { io, udp, known, arrivals, counters, ids, receiving, full: AtomicBool::new(false) })
+        let SocketShared { known, arrivals, counters, ids, pace, .. } = shared;
+        let (io, waiting, full) = (Arc::new(socket), Mutex::default(), AtomicBool::new(false));
+        Ok(Self { io, waiting, pace, udp, known, arrivals, counters, ids, receiving, full })
     }
 
     /// Waits until the kernel has room for a packet: watches the same socket once more, for as long as that takes.
     async fn room(&self) -> io::Result<()> {
-        let again = watched(self.io.get_ref().try_clone()?, Interest::WRITABLE)?;
+        let again = watch(&Arc::new(self.io.try_clone()?), Interest::WRITABLE)?;
         again.writable().await.map(drop)?;
         self.full.store(false, Ordering::Release);
         Ok(())
@@ -184,11 +187,6 @@ impl StampedSocket {
     }
 }
 
-fn watched(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
-    // SAFETY: the descriptor is owned by the `AsyncFd`: it stays open and the same until that is dropped.
-    unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(Into::into)
-}
-
 fn control_room() -> Vec<u8> {
     use nix::sys::time::TimeSpec;
     // Stamp, destination, ECN (either family), size of coalesced packets.
@@ -251,7 +249,7 @@ impl AsyncUdpSocket for StampedSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.udp.send(self.io.get_ref().into(), transmit);
+        let sent = self.udp.send((&*self.io).into(), transmit);
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             self.full.store(true, Ordering::Release);
         }
@@ -264,26 +262,27 @@ impl AsyncUdpSocket for StampedSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let mut ready = ready!(self.io.poll_read_ready(cx))?;
             let mut taken = 0;
-            let read = ready.try_io(|_| self.receive(bufs, meta, &mut taken));
+            let read = waiting.poll(cx, (&self.io, &self.pace), || self.receive(bufs, meta, &mut taken));
+            let read = ready!(read)?;
             match read {
                 _ if taken > 0 => return Poll::Ready(Ok(taken)),
                 // Strangers only, and more of them: let others run, then go on.
-                Ok(Ok(())) => {
+                Ok(()) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Ok(Err(e)) => return Poll::Ready(Err(e)),
-                // Empty, and known to be: what comes from now on wakes this task.
-                Err(_would_block) => {}
+                // Empty, and known to be: what comes from now on is waited for.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.get_ref().local_addr()
+        self.io.local_addr()
     }
 
     fn max_transmit_segments(&self) -> usize {
@@ -332,6 +331,7 @@ impl UdpPoller for Poller {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pace::Grid;
     use super::*;
     use std::time::Duration;
 
@@ -341,6 +341,7 @@ mod tests {
             arrivals: Arc::default(),
             counters: Arc::default(),
             ids: key(),
+            pace: Arc::default(),
             buffer_bytes: 1 << 16,
         };
         shared.known.replace(known.iter().copied().collect());
@@ -348,13 +349,14 @@ mod tests {
         (Arc::new(StampedSocket::bind(address, shared.clone()).expect("bind")), shared)
     }
 
+    /// The one packet that is there, or comes. With room for another, so that the socket is known to be empty afterwards.
     async fn next(socket: &StampedSocket) -> (Vec<u8>, RecvMeta) {
-        let mut storage = [0_u8; 4096];
-        let mut metas = [RecvMeta::default()];
-        std::future::poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut storage)], &mut metas))
-            .await
-            .expect("receive");
-        (storage[..metas[0].len].to_vec(), metas[0])
+        let mut storage = [[0_u8; 4096]; 2];
+        let mut metas = [RecvMeta::default(); 2];
+        let mut bufs = storage.each_mut().map(|buffer| IoSliceMut::new(buffer));
+        let taken = std::future::poll_fn(|cx| socket.poll_recv(cx, &mut bufs, &mut metas)).await.expect("receive");
+        assert_eq!(taken, 1);
+        (storage[0][..metas[0].len].to_vec(), metas[0])
     }
 
     fn key() -> IdKey {
@@ -424,6 +426,50 @@ mod tests {
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
         sender.send_to(&beat(1), socket.local_addr().expect("address")).expect("send");
         assert_eq!(next(&socket).await.0, beat(1));
+    }
+
+    fn grid(every: Duration) -> Grid {
+        Grid { from: std::time::Instant::now(), every }
+    }
+
+    /// How long a packet lies before it is read, with packets let gather for `gather`.
+    async fn lay_for(gather: Option<Duration>, is_streaming: bool) -> Duration {
+        let (socket, shared) = bound(&["127.0.0.1".parse().expect("address")]);
+        let _stream = is_streaming.then(|| shared.pace.stream());
+        shared.pace.set(gather.map(grid));
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let (to, rounds) = (socket.local_addr().expect("address"), 5);
+        sender.send_to(&beat(0), to).expect("send");
+        next(&socket).await;
+        let mut shortest = Duration::MAX;
+        for mark in 1..=rounds {
+            // Whether it came before or after the socket was looked at again, it is read.
+            let sent = clock::now();
+            sender.send_to(&beat(mark), to).expect("send");
+            assert_eq!(next(&socket).await.0, beat(mark));
+            shortest = shortest.min(clock::now().held_since(sent));
+        }
+        shortest
+    }
+
+    #[tokio::test]
+    async fn packets_gather_as_long_as_nothing_waits_for_them() {
+        let gather = Duration::from_millis(500);
+        assert!(lay_for(Some(gather), false).await >= gather / 4, "read at once");
+        // The shortest of five: a busy machine may keep one of them.
+        assert!(lay_for(Some(gather), true).await < gather / 4, "not read at once beside a stream");
+        assert!(lay_for(None, false).await < gather / 4, "not read at once");
+    }
+
+    #[tokio::test]
+    async fn what_gathers_is_read_at_once_from_when_something_waits_for_it() {
+        let (socket, shared) = bound(&["127.0.0.1".parse().expect("address")]);
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+        for (mark, gather) in [(1, None), (2, Some(20)), (3, None), (4, Some(20)), (5, None)] {
+            shared.pace.set(gather.map(|ms| grid(Duration::from_millis(ms))));
+            sender.send_to(&beat(mark), socket.local_addr().expect("address")).expect("send");
+            assert_eq!(next(&socket).await.0, beat(mark));
+        }
     }
 
     #[tokio::test]

@@ -15,12 +15,12 @@ pub struct BiStream {
     peer: HostName,
     send: SendStream,
     receive: RecvStream,
-    /// Keeps the connection from being closed as unused.
-    _in_use: Arc<()>,
+    /// Keeps the connection from being closed as unused, and what comes in from being let gather.
+    _in_use: [Arc<()>; 2],
 }
 
 impl BiStream {
-    pub(super) fn new(peer: HostName, (send, receive): (SendStream, RecvStream), in_use: Arc<()>) -> Self {
+    pub(super) fn new(peer: HostName, (send, receive): (SendStream, RecvStream), in_use: [Arc<()>; 2]) -> Self {
         Self { peer, send, receive, _in_use: in_use }
     }
 
