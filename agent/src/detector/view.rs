@@ -550,9 +550,12 @@ mod tests {
                 healthy.woke_late(ms(at), Duration::from_millis(draw(400)));
             }
             healthy.woke_late(ms(at), Duration::ZERO);
+            let tells_hearing = draw(3) == 0;
             for detector in [&mut some, &mut all] {
                 if !is_away {
                     beat(detector, peer, step, at);
+                }
+                if !is_away && tells_hearing {
                     detector.echoed(&host(peer), Some(Duration::from_millis((at / 700) % 2 * 400)), ms(at));
                 }
             }
