@@ -27,6 +27,9 @@ impl Engine {
         for waiting in &declaration.waiting {
             let because = match &waiting.until {
                 Ok(left) => format!("corroborated; declared in at most {} ms", left.as_millis() / 100 * 100 + 100),
+                Err(WhyNot::StillHeardBy(voter)) if *voter == waiting.host => {
+                    format!("it said something itself within the last {} ms", view.detection.as_millis())
+                }
                 Err(why) => explain(why),
             };
             self.tell_once(&waiting.host, because);

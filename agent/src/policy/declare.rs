@@ -187,10 +187,12 @@ fn counts(view: &DeclareView, voter: &Reporter, site: &SiteName, host: &HostName
 
 /// `Ok`: corroborated, and how long it still waits. `Err`: not corroborated, or held.
 fn judge(view: &DeclareView, site: &SiteName, host: &HostName, facts: &HostFacts) -> Result<Duration, WhyNot> {
-    let hears = |voter: &&Reporter| {
-        voter.is_fresh(view.detection) && !voter.abstains && voter.host != *host && !voter.suspects(host, site)
-    };
-    if let Some(voter) = view.voters.iter().find(hears).filter(|_| !mutants::on("policy.ignores_who_hears")) {
+    let hears = |voter: &&Reporter| voter.is_fresh(view.detection) && !voter.abstains && !voter.suspects(host, site);
+    // The host's own voter hears it, too: as long as its last word is fresh, the ledger takes no declaration. Whoever else
+    // hears it says more.
+    let (own, others): (Vec<&Reporter>, Vec<&Reporter>) =
+        view.voters.iter().filter(hears).partition(|v| v.host == *host);
+    if let Some(voter) = others.first().or(own.first()).filter(|_| !mutants::on("policy.ignores_who_hears")) {
         return Err(WhyNot::StillHeardBy(voter.host.clone()));
     }
     let reporters: Vec<&Reporter> = view.voters.iter().filter(|voter| counts(view, voter, site, host)).collect();
@@ -284,6 +286,17 @@ mod tests {
         assert_eq!(declaration.now.len(), 1);
         assert_eq!(declaration.now[0].hosts, [(host("a1"), HostEpoch::in_era(Era(1), 1))]);
         assert_eq!(declaration.now[0].reports.len(), 2);
+    }
+
+    #[test]
+    fn a_site_whose_own_voter_spoke_within_t_d_is_not_declared_yet() {
+        let mut view = view(Mode::Eager);
+        view.voters[0].age = Some(Duration::from_millis(349));
+        let declaration = declare(&view);
+        assert_eq!(declaration.now, []);
+        assert_eq!(declaration.waiting[0].until, Err(WhyNot::StillHeardBy(host("a1"))));
+        view.voters[0].age = Some(Duration::from_millis(351));
+        assert_eq!(declare(&view).now.len(), 1);
     }
 
     #[test]
