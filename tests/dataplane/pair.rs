@@ -6,11 +6,13 @@ use antipode::pki::{Authority, Certified, IdentityFiles, Validity, files};
 use antipode::replication::contract::Bench;
 use antipode::replication::nbd::{Copy, Nbd};
 use antipode::replication::record::RecordFile;
-use antipode::replication::{ExportBegin, ExportOrder, MirrorBegin, MirrorOrder, MirrorState, Mode, Replication};
+use antipode::replication::{
+    ExportBegin, ExportOrder, MirrorBegin, MirrorOrder, MirrorState, Mode, Replication, ReplicationError,
+};
 use antipode::workload::qemu::Qemu;
 use antipode::workload::qemu::args::drive_device;
 use antipode::workload::qemu::qmp::Qmp;
-use antipode::workload::{Begin, Doing, Place, VolumeAt, Workload};
+use antipode::workload::{Begin, Doing, Place, VolumeAt, Workload, WorkloadError};
 use quorum::id::{Epoch, Generation};
 use serde_json::{Value, json};
 use std::fs;
@@ -41,7 +43,13 @@ impl Pair {
         let authority = Authority::create(&scratch.path("ca"), &"erp-geo".parse().unwrap(), validity()).unwrap();
         let guest = Qemu::new(scratch.place(SOURCE), small_guest(""));
         let volume = scratch.volume(SOURCE, VOLUME_BYTES);
-        guest.start(&order(reign, Begin::Paused, vec![volume])).await.unwrap();
+        let begin = order(reign, Begin::Paused, vec![volume]);
+        // As the runner does it: any QEMU of this machine that is just ending may be this one, and then nobody can tell.
+        until("the guest is begun", async || match guest.start(&begin).await {
+            Err(WorkloadError::Unknown { .. }) => false,
+            begun => begun.map(|_| true).unwrap(),
+        })
+        .await;
         let monitor = Qmp::connect(&guest.runtime().spare(), PATIENCE).await.unwrap();
         Self { address: free_address(), scratch, authority, _guest: guest, monitor }
     }
@@ -60,7 +68,10 @@ impl Pair {
     pub async fn until_synced(&self) {
         let source = self.nbd(SOURCE);
         until("the mirror is even", async || {
-            let state = source.mirror_state(PATIENCE).await.unwrap();
+            let state = match source.mirror_state(PATIENCE).await {
+                Err(ReplicationError::Unknown { .. }) => return false,
+                told => told.unwrap(),
+            };
             assert!(!matches!(state, MirrorState::Detached { .. }), "{state:?}");
             matches!(state, MirrorState::Synced { pending_bytes: 0, .. })
         })
