@@ -69,6 +69,7 @@ pub const RULES: [(&str, &[&str]); 8] = [
             "too-many-hosts",
             "report-twice",
             "report-stale",
+            "still-heard",
             "too-few-reports",
             "too-few-domains",
             "site-incomplete",
