@@ -148,7 +148,9 @@ class Bench:
         site = c.group()["site"]
         other = "osaka" if site == "tokyo" else "tokyo"
         if self.kills:
-            due = self.kills[-1][0] + BRAKE_S * 10**9
+            # A host that comes back reads of the loss only then, and counts from there if it leads.
+            since = self.kills[-1][2 if self.options.leader == "inside" else 0]
+            due = since + BRAKE_S * 10**9
             c.wait_for(lambda: time.monotonic_ns() > due, "the last loss doesn't count for the brake any more", BRAKE_S + 10)
             # A host that was lost twice is flapping, and nothing is moved to it.
             for host in c.at(other):
