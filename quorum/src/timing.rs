@@ -211,6 +211,12 @@ impl Timing {
         self.ride_through().saturating_sub(self.renewal).saturating_sub(self.rtt_max)
     }
 
+    /// By how much L exceeds the least that the other spans allow: what the lease bears beyond them. Zero where the
+    /// relations do not hold.
+    pub fn lease_spare(&self) -> Duration {
+        self.lease.saturating_sub(self.lease_needed())
+    }
+
     /// What of this decides how long a voter waits.
     pub fn lease_terms(&self) -> LeaseTerms {
         LeaseTerms { lease: self.lease, rho_ppm: self.rho_ppm, delta_io: self.delta_io }

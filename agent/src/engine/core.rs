@@ -246,15 +246,16 @@ impl Engine {
     }
 
     /// How often it is enough to look at what peers say, if nothing that they say next is waited for: this host votes on
-    /// nothing, holds its lease, and nothing is under way in the cluster or here. A share of Δ that the lease allows for
-    /// as jitter: so long at most lies an answer to a lease request.
+    /// nothing, holds its lease, and nothing is under way in the cluster or here. Δ, or a share of it: so long at most
+    /// lies an answer to a lease request, and the lease must allow for that as for jitter.
     pub fn rest(&self) -> Option<Duration> {
         let is_at_rest = self.voting.is_none()
             && self.wishing.is_none()
             && self.lease_left_ms() > 0
             && self.local.is_at_rest()
             && !self.ledger.plans().values().any(PlanState::is_open);
-        let looks = self.timing.beat.as_nanos().div_ceil(self.timing.jitter.as_nanos().max(1));
+        let allowed = self.timing.jitter.saturating_add(self.timing.lease_spare());
+        let looks = self.timing.beat.as_nanos().div_ceil(allowed.as_nanos().max(1));
         let looks = u32::try_from(looks).unwrap_or(u32::MAX).max(1);
         is_at_rest.then(|| self.timing.beat / looks).filter(|every| *every >= REST_MIN)
     }

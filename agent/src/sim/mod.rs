@@ -60,6 +60,8 @@ mod recover_tests;
 #[cfg(test)]
 mod release_tests;
 #[cfg(test)]
+mod rest_tests;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod tests;

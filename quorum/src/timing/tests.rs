@@ -89,6 +89,18 @@ fn declaration_modes_follow_the_voters_wait() {
     assert_eq!(timing.lazy_declaration(S(60)), timing.detection);
 }
 
+#[test]
+fn what_the_lease_has_to_spare_is_all_that_it_has_to_spare() {
+    for (watchdog_ms, rtt_ms) in [(1_100, 40), (1_100, 80), (1_100, 200), (2_200, 10), (16_500, 40)] {
+        let mut timing = derived(watchdog_ms, rtt_ms);
+        timing.lease -= timing.lease_spare();
+        assert_eq!(violated(&timing), [], "{}", timing.describe());
+        timing.lease -= Duration::from_nanos(1);
+        assert_eq!(timing.lease_spare(), Duration::ZERO);
+        assert!(violated(&timing).contains(&Inequality::Lease), "{}", timing.describe());
+    }
+}
+
 /// Each relation, broken alone.
 #[test]
 fn every_relation_is_checked_and_named_when_broken() {

@@ -1,0 +1,63 @@
+//! When a host lets what comes in gather: as long as nothing that comes is waited for, and never for longer than its lease
+//! bears.
+
+use super::members_tests::*;
+use super::*;
+use quorum::ledger::PlanState;
+use std::time::Duration;
+
+fn rest(world: &World, at: &str) -> Option<Duration> {
+    engine(world, at).expect("it runs").rest()
+}
+
+/// Whatever the beginning needed is over.
+fn at_rest(seed: u64) -> World {
+    let mut world = settled(seed);
+    must(&mut world, 20, "os-2 rests", |world| rest(world, "os-2").is_some());
+    world
+}
+
+fn is_plan_open(world: &World) -> bool {
+    engine(world, "os-2").is_some_and(|engine| engine.ledger().plans().values().any(PlanState::is_open))
+}
+
+#[test]
+fn a_host_without_a_vote_looks_once_a_beat_and_a_voter_at_once() {
+    let world = at_rest(70);
+    for voter in ["tk-1", "os-1", "ng-1"] {
+        assert_eq!(rest(&world, voter), None, "{voter}");
+    }
+    let every = rest(&world, "os-2").expect("it rests");
+    let timing = engine(&world, "os-2").expect("it runs").timing();
+    assert_eq!(every, timing.beat);
+    let mut tight = timing.clone();
+    tight.lease -= timing.lease_spare();
+    assert!(every <= tight.jitter + timing.lease_spare(), "an answer lies longer than the lease bears");
+}
+
+#[test]
+fn a_host_looks_at_once_while_a_plan_is_open() {
+    let mut world = at_rest(71);
+    world.isolate(&host("tk-1"), true);
+    must(&mut world, 20, "a plan is open", is_plan_open);
+    assert_eq!(rest(&world, "os-2"), None);
+    must(&mut world, 60, "erp runs at osaka, and that plan is over", |world| {
+        runs_on(world, "os-1") && !is_plan_open(world)
+    });
+    must(&mut world, 10, "os-2 rests again", |world| rest(world, "os-2").is_some());
+}
+
+#[test]
+fn a_host_whose_lease_is_over_looks_at_once() {
+    let mut world = at_rest(72);
+    world.isolate(&host("os-2"), true);
+    must(&mut world, 20, "its lease is over", |world| rest(world, "os-2").is_none());
+}
+
+#[test]
+fn a_host_that_wishes_for_a_vote_looks_at_once() {
+    let mut world = at_rest(73);
+    let asked = members(&mut world, "os-2", add("os-2", None));
+    assert_eq!(rest(&world, "os-2"), None, "it waits for the answer");
+    done(&mut world, asked);
+}
