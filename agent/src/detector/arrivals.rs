@@ -4,6 +4,10 @@
 //! sequence number. The window of one beat follows sudden changes of the path's delay, the window of a thousand
 //! ignores a single late beat; the later of both counts, so neither alone can accuse.
 //! Source: A. Tomsic et al., "2W-FD: A Failure Detector Algorithm with QoS", IPDPS 2015.
+//!
+//! The long window assumes beats that are Δ apart. Hastened ones aren't: each has all later ones come sooner than their
+//! numbers say, and a window full of them would expect the next beat seconds late. What the last few beats agree on bounds
+//! it.
 
 use super::lateness::Lateness;
 use quorum::moment::Moment;
@@ -11,6 +15,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 const WINDOW: usize = 1_000;
+
+/// So many of the last beats together are no accident.
+const RECENT: usize = 8;
 
 /// The beats of one peer on one path in one life of the peer's agent.
 #[derive(Clone, Debug)]
@@ -94,8 +101,12 @@ impl Arrivals {
     pub fn expected(&self) -> Option<Moment> {
         let (seq, at) = self.last?;
         let short = at.plus(Duration::from_nanos(self.every_ns));
-        let mean = self.offsets_sum / i128::try_from(self.offsets.len()).unwrap_or(1);
-        let long = mean + i128::from(self.every_ns) * i128::from(seq + 1);
+        let every = i128::from(self.every_ns);
+        let mean = |sum: i128, len: usize| sum / i128::try_from(len).unwrap_or(1);
+        let recent = self.offsets.iter().rev().take(RECENT);
+        let recent = mean(recent.map(|offset| i128::from(*offset)).sum(), self.offsets.len().min(RECENT));
+        let whole = mean(self.offsets_sum, self.offsets.len());
+        let long = whole.min(recent + every) + every * i128::from(seq + 1);
         let long = u64::try_from(long).unwrap_or_default();
         Some(short.plus(Duration::from_nanos(long.saturating_sub(short.boot_ns))))
     }
@@ -125,6 +136,19 @@ mod tests {
         // A path that became 30 ms slower is followed at once.
         arrivals.heard(102, ms(15_130));
         assert_eq!(arrivals.expected(), Some(ms(15_180)));
+    }
+
+    #[test]
+    fn beats_that_were_hastened_again_and_again_keep_nobody_from_noticing_the_silence_after_them() {
+        let mut arrivals = Arrivals::new(EVERY);
+        let mut at = 10_000;
+        for seq in 1..=1_000 {
+            // Every tenth leaves 40 ms sooner, and those after it follow.
+            at += if seq % 10 == 0 { 10 } else { 50 };
+            arrivals.heard(seq, ms(at));
+        }
+        let expected = arrivals.expected().expect("beats were heard");
+        assert!(expected >= ms(at + 50) && expected <= ms(at + 140), "{expected:?} after {at}");
     }
 
     #[test]

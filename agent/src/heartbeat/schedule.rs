@@ -56,8 +56,8 @@ impl Schedule {
     }
 
     /// Has the next beat leave at once, since it says what can't wait; those after it follow Δ apart. Hastened ones keep a
-    /// fifth of Δ between them, whatever there is to say. Observers expect the later ones up to Δ too late for as long as
-    /// their long window lasts, which is no accusation.
+    /// fifth of Δ between them, whatever there is to say. Observers expect the next few up to Δ too late, which is no
+    /// accusation.
     pub fn hasten(&mut self, now: Moment) {
         let (Some(next), Some(left)) = (self.next, self.left) else { return };
         let soonest = left.plus(self.every / HASTENED_APART);

@@ -236,6 +236,7 @@ impl Replica {
         let standing = self.standing_now();
         let timeout = self.jitter.timeout(&standing, self.params.priority);
         self.node.raft.set_randomized_election_timeout(timeout);
+        self.waits_less_when_standing();
         self.find_pending_membership();
     }
 

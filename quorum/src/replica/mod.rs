@@ -25,6 +25,7 @@
 //! Not here: what entries mean (`ledger`), transport, identities, time. No leader lease and no read without a majority:
 //! raft's LeaseBased reads are never used (protocol §2).
 
+mod campaign;
 mod check;
 mod convert;
 mod flow;

@@ -2,6 +2,7 @@
 //!
 //! Not here: what comes out of it (`flow`), what it shows (`view`), what peers may say (`check`).
 
+use super::campaign::Courtesy;
 use super::check::{BadMessage, check};
 use super::convert;
 use super::flow::Outstanding;
@@ -9,7 +10,7 @@ use super::log::Log;
 use super::membership::{self, MemberStep, MembershipChange, MembershipError};
 use super::read::{ReadContext, Reads};
 use super::ready::Standing;
-use super::tick::Jitter;
+use super::tick::{Jitter, timeouts};
 use super::view::Configuration;
 use super::wire::{APPEND_BYTES_MAX, Body, ENTRY_BYTES_MAX, Entry, Message, Snapshot};
 use crate::id::{Era, LogIndex, Term, VoterId};
@@ -32,8 +33,8 @@ const COMMITTED_BYTES_MAX: u64 = 4 << 20;
 pub struct Params {
     /// Where election timeouts come from; another one for each start of a real voter.
     pub seed: u64,
-    /// Shortest time without a leader before this voter stands for election; the longest is just under twice that.
-    /// At least 2.
+    /// For so long a voter that hears a leader elects no other. Without one it stands for election a tick later at the
+    /// soonest, when the others have stopped waiting too, and after one and a half times that at the latest. At least 2.
     pub election_ticks: usize,
     /// Time between a leader's heartbeats. At least 1, less than `election_ticks`.
     pub heartbeat_ticks: usize,
@@ -147,6 +148,7 @@ pub struct Replica {
     pub(super) era: Era,
     pub(super) params: Params,
     pub(super) jitter: Jitter,
+    pub(super) courtesy: Courtesy,
     pub(super) reads: Reads,
     /// Writes that are not persisted yet, oldest first.
     pub(super) outstanding: VecDeque<Outstanding>,
@@ -199,7 +201,8 @@ impl Replica {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, log, &logger).map_err(StartError::Raft)?;
         let mut replica = Self {
-            jitter: Jitter::new(params.seed, id, config.min_election_tick()..config.max_election_tick()),
+            jitter: Jitter::new(params.seed, id, timeouts(params.election_ticks)),
+            courtesy: Courtesy::default(),
             reads: Reads::new(id, loaded.incarnation),
             node,
             id,
@@ -233,6 +236,9 @@ impl Replica {
         if matches!(message.body, Body::TakeOver) && !self.may_campaign() {
             return Err(BadMessage::NotNow);
         }
+        if self.gives_way(&message) {
+            return Ok(());
+        }
         // What raft refuses here is a proposal that it drops or a peer that it doesn't know; both were checked.
         let _ = self.node.step(convert::message_to_raft(&message));
         if let Body::Snapshot(snapshot) = message.body
@@ -250,6 +256,7 @@ impl Replica {
             return;
         }
         self.node.tick();
+        self.stands_anew();
         self.retry_snapshots();
         self.leave_joint();
         self.settle();

@@ -47,6 +47,13 @@ impl Ticker {
     }
 }
 
+/// The election timeouts to draw from, if a leader's lease lasts for `lease` ticks. One that ran out as soon would find
+/// others that still wait for the leader, and say nothing.
+pub(super) fn timeouts(lease: usize) -> Range<usize> {
+    let first = if crate::mutants::on("replica.stands_early") { lease } else { lease + 1 };
+    first..lease + lease / 2 + 1
+}
+
 /// Draws election timeouts.
 #[derive(Debug)]
 pub(super) struct Jitter {

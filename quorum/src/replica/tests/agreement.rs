@@ -85,6 +85,7 @@ fn swarm(seed: u64, voters: u64) -> World {
         loss: world.random(30),
         twice: world.random(20),
         delay: 1 + world.random(300),
+        least: 1,
         write: world.random(200),
     };
     world.compact_every = [0, 5, 20][world.random(3) as usize];

@@ -1,6 +1,7 @@
 //! Claims about replicas, alone and in a simulated cluster.
 
 mod agreement;
+mod campaigns;
 mod changes;
 mod frozen;
 mod hostile;

@@ -14,7 +14,7 @@ use std::path::Path;
 /// One tick of a replica; the unit of everything else is a thousandth of an election timeout.
 pub const TICK: u64 = 100;
 
-/// Election timeouts are 10 to 20 ticks.
+/// A leader's lease; without one voters stand after 11 to 15 ticks.
 pub const ELECTION: u64 = 10 * TICK;
 
 pub const ERA: Era = Era(1);
@@ -25,15 +25,17 @@ pub struct Chances {
     pub loss: u64,
     /// How many arrive twice.
     pub twice: u64,
-    /// Longest delay of a message.
+    /// How much longer than the shortest delay a message may take.
     pub delay: u64,
+    /// The shortest delay of a message.
+    pub least: u64,
     /// Longest time of a write.
     pub write: u64,
 }
 
 impl Default for Chances {
     fn default() -> Self {
-        Self { loss: 0, twice: 0, delay: 20, write: 5 }
+        Self { loss: 0, twice: 0, delay: 20, least: 1, write: 5 }
     }
 }
 
@@ -307,7 +309,7 @@ impl World {
         let copies = if self.random(100) < self.chances.twice { 2 } else { 1 };
         for _ in 0..copies {
             let is_lost = self.random(100) < self.chances.loss;
-            let at = self.now + 1 + self.random(self.chances.delay);
+            let at = self.now + self.chances.least + self.random(self.chances.delay);
             self.sequence += 1;
             if !is_lost {
                 self.flights.insert((at, self.sequence), Flight { from, to, frame: frame.clone() });
