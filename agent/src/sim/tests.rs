@@ -318,7 +318,8 @@ fn starts_without_a_lease() -> usize {
     world.isolate(&host("tk-1"), true);
     world.run_for(Duration::from_millis(1_050)).expect("no violation");
     world.stop_keeper(&host("tk-1"), Duration::from_secs(5));
-    world.run_for(Duration::from_millis(250)).expect("no violation");
+    // Wherever the cut fell between two requests for the lease.
+    world.run_for(Duration::from_millis(400)).expect("no violation");
     let begun = |line: &&Trace| line.text().contains("work-started") && line.text().contains("\"Start {");
     let before = world.trace.iter().filter(begun).count();
     world.crash_workload(&host("tk-1"), &erp());
