@@ -172,6 +172,13 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
+    /// Takes one of several inputs that came together. What follows from all of them is done by the [`Engine::step`] that
+    /// must follow at once.
+    pub fn hear(&mut self, now: Now, input: Input) {
+        self.now = now;
+        self.take(input);
+    }
+
     /// dispatcher: one arm an input, each a call into the file that owns it.
     fn take(&mut self, input: Input) {
         match input {

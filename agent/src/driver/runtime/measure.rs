@@ -3,10 +3,6 @@
 use crate::driver::transport::{Counted, TransportHandle};
 use crate::engine::Engine;
 use crate::metrics::{Machine, PathReading};
-use std::time::Duration;
-
-/// Scrapes come every few seconds at most.
-pub(super) const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// How this machine does now.
 pub(super) fn machine(transport: &TransportHandle, engine: &Engine) -> Machine {

@@ -5,7 +5,7 @@ use super::beside::Beside;
 use super::generation::{self, Generation};
 use super::journal::{self, Journal};
 use super::keeper::{KeeperEnd, LOOK_EVERY};
-use super::measure::{self, MEASURE_EVERY};
+use super::measure;
 use super::peers::peers;
 use super::start::{RunError, identity_files, now, start_disk};
 use super::store::{DiskThread, put_aside};
@@ -31,6 +31,9 @@ const MESSAGES: Channel = Channel(1);
 const WAKE_MAX: Duration = Duration::from_millis(50);
 /// Later than this after its moment, a look at the clock first lets in what the kernel holds; a beat is ten times as long.
 const LATE: Duration = Duration::from_millis(5);
+
+/// So much that came together is taken before what follows from it is done.
+const TOGETHER_MAX: usize = 16;
 
 /// Peers are told of an orderly end: the packets leave within this, and nobody waits for an answer.
 const GOODBYE: Duration = Duration::from_millis(20);
@@ -90,6 +93,8 @@ struct Running {
     undecodable: BTreeMap<HostName, Option<u8>>,
     /// How often the transport is looked at; none: at once.
     rest: Option<Duration>,
+    /// When this machine was last looked at.
+    looked: Option<std::time::Instant>,
 }
 
 impl Loop {
@@ -99,16 +104,13 @@ impl Loop {
             Workers::new(self.site(), self.inbox.clone())
         };
         let (answers, undecodable) = (BTreeMap::new(), BTreeMap::new());
-        let mut running = Running { workers, answers, tickets: 0, undecodable, rest: None };
+        let mut running = Running { workers, answers, tickets: 0, undecodable, rest: None, looked: None };
         stop_on_signals(self.inbox.clone())?;
-        let mut measures = tokio::time::interval(MEASURE_EVERY);
-        measures.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut generations = tokio::time::interval(generation::LOOK_EVERY);
-        generations.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let effects = self.engine.step(now(), Input::Wake);
         self.perform(effects, &mut running)?;
         loop {
             self.look_at_keeper(&mut running)?;
+            self.look_about(&mut running)?;
             let wake_at = tokio::time::Instant::now() + self.until_deadline();
             let wake = tokio::time::sleep_until(wake_at);
             // Biased: what the kernel received is handed in before the clock is looked at, so that a late loop never
@@ -116,7 +118,7 @@ impl Loop {
             let input = tokio::select! {
                 biased;
                 event = self.from.0.recv() => match event {
-                    Some(event) => self.translate(event, &mut running),
+                    Some(event) => self.hear(event, &mut running)?,
                     None => return Err(RunError::Halted("the transport ended".into())),
                 },
                 incoming = self.from.1.recv() => match incoming {
@@ -134,19 +136,12 @@ impl Loop {
                     }
                     Some(incoming) => running.take(incoming),
                 },
-                _ = generations.tick() => self.rolled_back(),
-                _ = measures.tick() => {
-                    self.metrics.machine(&measure::machine(&self.transport, &self.engine));
-                    None
-                }
                 () = wake => {
                     let late = wake_at.elapsed();
                     self.metrics.late(late.as_secs_f64());
                     let came = if late < LATE { Vec::new() } else { catch_up(&mut self.from.0).await };
                     for event in came {
-                        if let Some(input) = self.translate(event, &mut running) {
-                            self.step(input, &mut running)?;
-                        }
+                        self.hear_one(event, &mut running)?;
                     }
                     Some(Input::Wake)
                 }
@@ -155,6 +150,25 @@ impl Loop {
                 self.step(input, &mut running)?;
             }
         }
+    }
+
+    /// Beats that came together are judged together; what may be the last of them is left to the caller.
+    fn hear(&mut self, mut event: TransportEvent, running: &mut Running) -> Result<Option<Input>, RunError> {
+        for _ in 0..TOGETHER_MAX {
+            let Ok(next) = self.from.0.try_recv() else { break };
+            self.hear_one(event, running)?;
+            event = next;
+        }
+        Ok(self.translate(event, running).or(Some(Input::Wake)))
+    }
+
+    fn hear_one(&mut self, event: TransportEvent, running: &mut Running) -> Result<(), RunError> {
+        match self.translate(event, running) {
+            Some(input @ Input::Datagram { .. }) => self.engine.hear(now(), input),
+            Some(input) => self.step(input, running)?,
+            None => {}
+        }
+        Ok(())
     }
 
     fn step(&mut self, input: Input, running: &mut Running) -> Result<(), RunError> {
@@ -179,6 +193,19 @@ impl Loop {
     fn look_at_keeper(&mut self, running: &mut Running) -> Result<(), RunError> {
         match self.keeper.as_mut().and_then(KeeperEnd::look) {
             Some(page) => self.step(Input::Keeper(page), running),
+            None => Ok(()),
+        }
+    }
+
+    /// Every now and then, with whatever woke the loop; something does many times as often. Scrapes come no sooner.
+    fn look_about(&mut self, running: &mut Running) -> Result<(), RunError> {
+        if running.looked.is_some_and(|at| at.elapsed() < generation::LOOK_EVERY) {
+            return Ok(());
+        }
+        running.looked = Some(std::time::Instant::now());
+        self.metrics.machine(&measure::machine(&self.transport, &self.engine));
+        match self.rolled_back() {
+            Some(input) => self.step(input, running),
             None => Ok(()),
         }
     }

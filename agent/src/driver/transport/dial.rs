@@ -16,7 +16,7 @@ use super::tls::{self, Judged};
 use crate::driver::clock;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A connection that held for so long was a good one: the next attempt starts without delay again.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub(super) async fn keep_beats(shared: Arc<Shared>, remote: Arc<Remote>, path: P
     let Some(to) = remote.path(path) else { return };
     let mut backoff = Backoff::default();
     loop {
-        if wait_until_needed(&to.beats, shared.config.limits.beat_silence_redial).await >= GOOD_AFTER {
+        if wait_until_needed(&shared, &to.beats).await >= GOOD_AFTER {
             backoff.reset();
         }
         if let Some((live, _welcome)) = dial(&shared, &remote, path, Kind::Beat).await
@@ -41,13 +41,15 @@ pub(super) async fn keep_beats(shared: Arc<Shared>, remote: Arc<Remote>, path: P
     }
 }
 
-/// Waits until the place is empty, or who holds it has been silent in spite of being spoken to for `silence_max`.
-/// Answers for how long a connection was up.
-async fn wait_until_needed(slot: &Slot, silence_max: Duration) -> Duration {
+/// Waits until the place is empty, or who holds it has been silent in spite of being spoken to for as
+/// long as it may. Answers for how long a connection was up.
+async fn wait_until_needed(shared: &Shared, slot: &Slot) -> Duration {
+    let silence_max = shared.config.limits.beat_silence_redial;
     let mut changes = slot.subscribe();
     let Some(live) = changes.borrow_and_update().clone() else { return Duration::ZERO };
     let mut silence = Silence::new(clock::now(), Traffic::of(&live.connection));
     loop {
+        let look_at = shared.pace.moment(Instant::now() + LOOK_EVERY);
         tokio::select! {
             biased;
             changed = changes.changed() => {
@@ -56,9 +58,9 @@ async fn wait_until_needed(slot: &Slot, silence_max: Duration) -> Duration {
                     return clock::now().held_since(live.judged.at);
                 }
                 // Somebody else holds the place now: start over with that one.
-                return Box::pin(wait_until_needed(slot, silence_max)).await;
+                return Box::pin(wait_until_needed(shared, slot)).await;
             }
-            () = tokio::time::sleep(LOOK_EVERY) => {
+            () = tokio::time::sleep_until(look_at.into()) => {
                 let silent = silence.look(clock::now(), Traffic::of(&live.connection), LOOK_EVERY);
                 if silent >= silence_max {
                     // Set up another one beside it. The old one stays until then: it may come back first.

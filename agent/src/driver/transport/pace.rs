@@ -58,6 +58,11 @@ impl Pace {
         Arc::clone(&self.streams)
     }
 
+    /// When to look at something that is due at `at`: then, or when all else is looked at.
+    pub(super) fn moment(&self, at: Instant) -> Instant {
+        self.grid().map_or(at, |grid| grid.after(at))
+    }
+
     fn grid(&self) -> Option<Grid> {
         let grid = *self.grid.lock().unwrap_or_else(PoisonError::into_inner);
         grid.filter(|_| Arc::strong_count(&self.streams) == 1)
@@ -154,7 +159,7 @@ struct PacedTimer {
 
 impl AsyncTimer for PacedTimer {
     fn reset(mut self: Pin<&mut Self>, at: Instant) {
-        let at = self.pace.grid().map_or(at, |grid| grid.after(at));
+        let at = self.pace.moment(at);
         self.sleep.as_mut().reset(at.into());
     }
 
@@ -176,6 +181,16 @@ mod tests {
             assert_eq!(grid.after(from + ms(at)) - from, ms(next), "{at} ms after");
             assert_eq!(from - grid.after(from - ms(at)), ms(at / 20 * 20), "{at} ms before");
         }
+    }
+
+    #[test]
+    fn what_is_due_is_looked_at_with_all_else() {
+        let pace = Pace::default();
+        let from = Instant::now();
+        let at = from + Duration::from_millis(30);
+        assert_eq!(pace.moment(at), at);
+        pace.set(Some(Grid { from, every: Duration::from_millis(50) }));
+        assert_eq!(pace.moment(at), from + Duration::from_millis(50));
     }
 
     #[tokio::test]
