@@ -40,7 +40,7 @@ class Stage:
         if setup:
             setup(self.cluster)
         self.client_process, self.figures, self.timing = None, {}, {}
-        self.since = time.monotonic_ns()
+        self.since, self.lost_ns = time.monotonic_ns(), float("-inf")
         clocks = records.clocks()
         self.offset_ns = clocks["boottime_ns"] - clocks["monotonic_ns"]
         self.tails, self.seen = {}, {"stamps": [], "client": [], "events": [], "chassis": []}
@@ -79,6 +79,11 @@ class Stage:
         self.wait(leads, f"{away} leads for a moment", 60)
         self.healthy()
 
+    def calm(self):
+        """Waits until what was lost in earlier cases, anywhere, doesn't count for the brake any more."""
+        is_calm = lambda: self.now() - self.lost_ns > BRAKE_S * S  # noqa: E731
+        self.wait(is_calm, "earlier losses don't count for the brake any more", BRAKE_S + 10)
+
     def begin(self):
         """A case begins: what was seen before doesn't belong to it."""
         self.look()
@@ -86,6 +91,7 @@ class Stage:
         # A second site's loss this soon after would set the brake, which is another story.
         soon = lambda: any(self.now() - t < BRAKE_S * S for t in elsewhere)  # noqa: E731
         self.wait(lambda: not soon(), "earlier losses don't count for the brake any more", BRAKE_S + 10)
+        self.lost_ns = max([e["t_ns"] for e in self.events("host-lost", 0)] + [self.lost_ns])
         if self.declared():
             self.absolve()
         if any(line["code"] == "brake" for line in (self.cluster.status() or {}).get("attention", [])):

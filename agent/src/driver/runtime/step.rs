@@ -152,7 +152,7 @@ impl Loop {
         }
     }
 
-    /// Beats that came together are judged together; what may be the last of them is left to the caller.
+    /// Beats that came together are judged together. What came last, or a look at the clock, is the caller's to step.
     fn hear(&mut self, mut event: TransportEvent, running: &mut Running) -> Result<Option<Input>, RunError> {
         for _ in 0..TOGETHER_MAX {
             let Ok(next) = self.from.0.try_recv() else { break };
@@ -197,7 +197,7 @@ impl Loop {
         }
     }
 
-    /// Every now and then, with whatever woke the loop; something does many times as often. Scrapes come no sooner.
+    /// Once a second, by whatever wakes the loop next: something does many times as often, and metrics are read less often.
     fn look_about(&mut self, running: &mut Running) -> Result<(), RunError> {
         if running.looked.is_some_and(|at| at.elapsed() < generation::LOOK_EVERY) {
             return Ok(());

@@ -41,8 +41,8 @@ pub(super) async fn keep_beats(shared: Arc<Shared>, remote: Arc<Remote>, path: P
     }
 }
 
-/// Waits until the place is empty, or who holds it has been silent in spite of being spoken to for as
-/// long as it may. Answers for how long a connection was up.
+/// Waits until the place is empty, or who holds it has been silent, in spite of being spoken to, for as long as it may.
+/// Answers for how long a connection was up.
 async fn wait_until_needed(shared: &Shared, slot: &Slot) -> Duration {
     let silence_max = shared.config.limits.beat_silence_redial;
     let mut changes = slot.subscribe();
