@@ -237,6 +237,9 @@ impl Replica {
         let timeout = self.jitter.timeout(&standing, self.params.priority);
         self.node.raft.set_randomized_election_timeout(timeout);
         self.waits_less_when_standing();
+        if !self.is_leader() {
+            self.answered.clear();
+        }
         self.find_pending_membership();
     }
 

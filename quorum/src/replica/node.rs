@@ -176,6 +176,10 @@ pub struct Replica {
     pub(super) pending_of: Option<(u64, u64, u64)>,
     /// What was last reported in `After`.
     pub(super) standing: Option<Standing>,
+    /// Ticks since this process started.
+    pub(super) ticks: u64,
+    /// The tick at which each member last said something to this leader.
+    pub(super) answered: BTreeMap<VoterId, u64>,
     /// For how many ticks a follower has been waiting for a snapshot.
     pub(super) snapshot_waits: BTreeMap<u64, u32>,
 }
@@ -221,6 +225,8 @@ impl Replica {
             pending_membership: None,
             pending_of: None,
             standing: None,
+            ticks: 0,
+            answered: BTreeMap::new(),
             snapshot_waits: BTreeMap::new(),
         };
         replica.settle();
@@ -241,6 +247,9 @@ impl Replica {
         }
         // What raft refuses here is a proposal that it drops or a peer that it doesn't know; both were checked.
         let _ = self.node.step(convert::message_to_raft(&message));
+        if self.is_leader() {
+            self.answered.insert(sender, self.ticks);
+        }
         if let Body::Snapshot(snapshot) = message.body
             && self.node.snap().is_some_and(|taken| convert::is_same_snapshot(taken, &snapshot.meta))
         {
@@ -252,6 +261,7 @@ impl Replica {
 
     /// A tick has passed.
     pub fn tick(&mut self) {
+        self.ticks += 1;
         if !self.is_leader() && !self.may_campaign() {
             return;
         }

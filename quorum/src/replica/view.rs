@@ -59,7 +59,7 @@ pub struct Peer {
     pub accepted: LogIndex,
     /// Of that, what is committed: this it can never again be without, unless its disk forgets. Peers remember it.
     pub durable: LogIndex,
-    /// It has answered within about an election timeout.
+    /// It has said something within an election timeout.
     pub is_active: bool,
     /// It waits for a snapshot.
     pub is_behind: bool,
@@ -165,7 +165,7 @@ impl Replica {
                 let peer = Peer {
                     accepted,
                     durable: accepted.min(self.committed()),
-                    is_active: progress.recent_active,
+                    is_active: self.answers(VoterId(*id)),
                     is_behind: progress.state == ProgressState::Snapshot,
                 };
                 peers.insert(VoterId(*id), peer);
@@ -173,6 +173,12 @@ impl Replica {
             peers.remove(&self.id);
         }
         peers
+    }
+
+    /// raft's own mark is of no use here: it takes it away from everybody at each look at the quorum, until they answer again.
+    fn answers(&self, member: VoterId) -> bool {
+        let within = self.params.election_ticks as u64;
+        self.answered.get(&member).is_some_and(|at| self.ticks - at <= within)
     }
 
     /// Writes that wait to be persisted.

@@ -218,6 +218,26 @@ fn a_voter_whose_disk_fails_falls_silent_and_the_others_go_on() {
 }
 
 #[test]
+fn who_answers_is_active_at_every_moment_and_who_died_is_not_for_long() {
+    let mut world = World::new(23, 3);
+    world.chances.least = TICK / 2;
+    let leader = world.elect();
+    world.run(2 * TICK);
+    let active = |world: &mut World| {
+        world.replica(leader).peers().into_iter().filter(|(_, peer)| peer.is_active).map(|(id, _)| id.0).collect()
+    };
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    for at in 0..4 * ELECTION {
+        let seen: Vec<u64> = active(&mut world);
+        assert_eq!(seen, others, "after {at}");
+        world.step();
+    }
+    world.crash(others[0], 0);
+    world.run(ELECTION + 3 * TICK);
+    assert_eq!(active(&mut world), others[1..], "one died");
+}
+
+#[test]
 fn a_late_voter_gets_a_snapshot_and_then_the_rest() {
     let mut world = World::new(5, 3);
     world.compact_every = 10;
