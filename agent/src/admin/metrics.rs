@@ -85,6 +85,7 @@ async fn answer(scraped: &Scraped, request: &hyper::Request<Incoming>) -> Respon
 /// A scrape changes nothing, so it is asked in the agent's own name.
 async fn scrape(scraped: &Scraped) -> Result<String, ErrorDocument> {
     let by = person::local(rustix::process::geteuid().as_raw());
+    scraped.metrics.want();
     let Told::Status(status) = ask(&scraped.requests, by, Request::Status).await? else {
         return Ok(scraped.metrics.render());
     };

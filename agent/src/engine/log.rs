@@ -23,12 +23,12 @@ const LEDGER_VERSION: u8 = 1;
 const SNAPSHOT_EVERY: u64 = 4_096;
 /// A question that wasn't answered is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
-/// A follower that heard nothing for this asks again from where it stands.
+/// A follower that heard nothing for this, although a voter says that there is more, asks again from where it stands.
 const FOLLOW_AGAIN: Duration = Duration::from_millis(1_000);
-/// Most bytes of entries in one message to a follower.
-const FEED_BYTES_MAX: usize = 512 << 10;
+/// One that has all that any voter speaks of asks again after this.
+const FOLLOW_ANYWAY: Duration = Duration::from_secs(15);
 /// Bytes of a snapshot in one message to a follower.
-const PART_BYTES: usize = 768 << 10;
+pub(super) const PART_BYTES: usize = 768 << 10;
 /// Parts of the largest snapshot.
 const PARTS_MAX: usize = quorum::replica::wire::SNAPSHOT_BYTES_MAX.div_ceil(PART_BYTES);
 
@@ -81,6 +81,8 @@ pub(super) struct Following {
     context: u64,
     /// A host that doesn't vote: when it last asked a voter for the log.
     followed: Option<Moment>,
+    /// It has all that any voter speaks of.
+    has_all: bool,
     parts: BTreeMap<u32, Vec<u8>>,
     parts_of: Option<(LogIndex, u32)>,
 }
@@ -97,8 +99,12 @@ impl Following {
 
     pub(super) fn deadline(&self) -> Option<Moment> {
         let ask = self.asked.filter(|_| self.barrier.is_none()).map(|at| at.plus(ASK_AGAIN));
-        let follow = self.followed.map(|at| at.plus(FOLLOW_AGAIN));
+        let follow = self.followed.map(|at| at.plus(self.again()));
         [ask, follow].into_iter().flatten().min()
+    }
+
+    fn again(&self) -> Duration {
+        if self.has_all { FOLLOW_ANYWAY } else { FOLLOW_AGAIN }
     }
 
     /// Takes a part of the snapshot at `index`, and gives the whole once it is there.
@@ -174,7 +180,7 @@ impl Engine {
         let is_member =
             |host: &HostName| members.all_voters().chain(members.learners.values()).any(|member| member.host == *host);
         if let Some(voting) = &mut self.voting {
-            voting.fed.retain(|host, _| !is_member(host));
+            voting.feeding.keep(|host| !is_member(host));
         }
         self.leave_if_removed();
     }
@@ -292,7 +298,7 @@ impl Engine {
             for voter in ids.filter(|voter| voter.host == peer) {
                 voting.replica.report_unreachable(voter.id);
             }
-            voting.fed.remove(&peer);
+            voting.feeding.forget(&peer);
         }
         if up {
             self.proposals.leader_changed();
@@ -306,74 +312,6 @@ impl Engine {
         let Some(voting) = &mut self.voting else { return };
         if let Ok(read) = voting.replica.read_index() {
             voting.reads.insert(read, Asker::Host(from, context));
-        }
-    }
-
-    fn on_follow(&mut self, from: HostName, after: LogIndex) {
-        if let Some(voting) = &mut self.voting {
-            voting.fed.insert(from, after);
-        }
-        self.feed_followers();
-    }
-
-    /// Sends every follower what was applied since.
-    pub(super) fn feed_followers(&mut self) {
-        let applied = self.ledger.applied();
-        let Some(voting) = &mut self.voting else { return };
-        let mut behind = Vec::new();
-        let mut messages = Vec::new();
-        for (host, after) in &mut voting.fed {
-            if *after >= applied {
-                continue;
-            }
-            let first = LogIndex(after.0 + 1);
-            let mut bytes = 0;
-            let mut entries = Vec::new();
-            let mut config = None;
-            for entry in voting.replica.entries_after(*after) {
-                if entry.index > applied || bytes > FEED_BYTES_MAX {
-                    break;
-                }
-                if entries.is_empty() && entry.index != first {
-                    break;
-                }
-                bytes += entry.data().len();
-                entries.push(match entry.to_entry().kind {
-                    quorum::replica::EntryKind::Empty => Fed::Empty(entry.term),
-                    quorum::replica::EntryKind::Normal(data) => Fed::Entry(entry.term, data),
-                    quorum::replica::EntryKind::Membership(change) => {
-                        config = Some(entry.index);
-                        Fed::Membership(entry.term, change)
-                    }
-                });
-            }
-            let _config = config;
-            if entries.is_empty() {
-                behind.push(host.clone());
-            } else {
-                *after = LogIndex(after.0 + entries.len() as u64);
-                messages.push((host.clone(), Message::Committed { first, entries }));
-            }
-        }
-        for (to, message) in messages {
-            self.effects.push(Effect::Message { to, message: Box::new(message) });
-        }
-        for host in behind {
-            self.feed_snapshot(host);
-        }
-    }
-
-    /// The follower's place in the log is compacted away: it gets the ledger as it stands.
-    fn feed_snapshot(&mut self, host: HostName) {
-        let index = self.ledger.applied();
-        let Ok(bytes) = encode_ledger(&self.ledger) else { return };
-        let parts = u32::try_from(bytes.len().div_ceil(PART_BYTES)).unwrap_or(u32::MAX);
-        for (part, bytes) in (0u32..).zip(bytes.chunks(PART_BYTES)) {
-            let message = Message::Snapshot { index, part, parts, bytes: Blob::from(bytes.to_vec()) };
-            self.effects.push(Effect::Message { to: host.clone(), message: Box::new(message) });
-        }
-        if let Some(voting) = &mut self.voting {
-            voting.fed.insert(host, index);
         }
     }
 
@@ -417,6 +355,7 @@ impl Engine {
         if self.voting.is_some() || index <= self.ledger.applied() {
             return;
         }
+        self.following.followed = Some(self.now.moment);
         let Some(whole) = self.following.take_part(index, (part, parts), &bytes) else { return };
         if let Some(ledger) = decode_ledger(&whole).ok().filter(|ledger| ledger.era() >= self.newest_era) {
             self.ledger = ledger;
@@ -431,13 +370,16 @@ impl Engine {
             return;
         }
         let now = self.now.moment;
+        let spoken_of = self.heard.values().map(|last| last.beat.applied).max();
+        self.following.has_all = spoken_of.is_some_and(|applied| applied <= self.ledger.applied());
         let due = |at: Option<Moment>, span| at.is_none_or(|at: Moment| now.held_since(at) >= span);
         let asks = self.following.barrier.is_none() && due(self.following.asked, ASK_AGAIN);
-        if !asks && !due(self.following.followed, FOLLOW_AGAIN) {
+        let follows = due(self.following.followed, self.following.again());
+        if !asks && !follows {
             return;
         }
         let Some(voter) = self.nearest_voter() else { return };
-        if due(self.following.followed, FOLLOW_AGAIN) {
+        if follows {
             self.following.followed = Some(now);
             let message = Message::Follow { after: self.ledger.applied() };
             self.effects.push(Effect::Message { to: voter.clone(), message: Box::new(message) });

@@ -19,6 +19,7 @@ mod beats;
 mod core;
 mod declare;
 mod effect;
+mod feed;
 mod fence;
 mod fence_lead;
 mod fence_order;

@@ -2,6 +2,7 @@
 
 use super::core::Engine;
 use super::effect::Effect;
+use super::feed::Feeding;
 use super::input::Vote;
 use super::memory::Memory;
 use super::message::Message;
@@ -35,8 +36,7 @@ pub(super) struct Voting {
     pub(super) replica: Replica,
     pub(super) lease: VoterLease,
     pub(super) reads: BTreeMap<ReadContext, Asker>,
-    /// Hosts that are fed, and the last index that they were sent.
-    pub(super) fed: BTreeMap<HostName, LogIndex>,
+    pub(super) feeding: Feeding,
     /// An entry could not be decoded: nothing is granted, nothing more is applied.
     pub(super) undecodable: Option<LogIndex>,
     tail: Tail,
@@ -60,7 +60,7 @@ impl Voting {
             lease: VoterLease::new(id, started),
             memory: Memory::new(vote.seen, vote.is_new, vote.remembered),
             reads: BTreeMap::new(),
-            fed: BTreeMap::new(),
+            feeding: Feeding::default(),
             undecodable: None,
             tail: Tail::default(),
             ticker: None,
@@ -77,7 +77,10 @@ impl Voting {
 
     pub(super) fn deadline(&self) -> Option<Moment> {
         let tick = self.ticker.as_ref().map(Ticker::deadline);
-        [tick, self.lease.deadline(&self.waits), self.memory.deadline()].into_iter().flatten().min()
+        [tick, self.lease.deadline(&self.waits), self.memory.deadline(), self.feeding.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Answers a lease request by what log and applied state say right now.
@@ -308,6 +311,7 @@ impl Engine {
 
     /// Waits of this voter that ended, and the leader's reads.
     pub(super) fn voter_duties(&mut self) {
+        self.feed_waiting();
         let now = self.now.moment;
         let applied = self.ledger.applied();
         let is_news = self.voting.as_ref().is_some_and(|voting| voting.waits_of != Some(applied));

@@ -23,6 +23,7 @@ use crate::engine::StatusDocument;
 use crate::event::Event;
 use prometheus::{Registry, TextEncoder};
 use quorum::ledger::Ledger;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// All metrics of an agent.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Metrics {
     happened: happened::Happened,
     machine: machine::MachineMetrics,
     fencing: fencing::FencingMetrics,
+    /// A scrape is about to ask the loop.
+    is_wanted: AtomicBool,
 }
 
 impl Default for Metrics {
@@ -51,7 +54,7 @@ impl Metrics {
         let fencing = fencing::FencingMetrics::new(&mut table);
         let table::Table { registry, mut described } = table;
         described.sort_by(|one, other| one.name.cmp(&other.name));
-        Self { registry, described, view, happened, machine, fencing }
+        Self { registry, described, view, happened, machine, fencing, is_wanted: AtomicBool::new(false) }
     }
 
     /// Every metric, sorted by name.
@@ -72,6 +75,17 @@ impl Metrics {
     /// Counts what happened; `ledger` is as it is after it.
     pub fn event(&self, event: &Event, ledger: &Ledger) {
         self.happened.event(event, ledger);
+    }
+
+    /// Has the loop show this machine with whatever it is asked next. Reading a thousand peers costs more than hearing them:
+    /// it is done for those who look.
+    pub fn want(&self) {
+        self.is_wanted.store(true, Ordering::Release);
+    }
+
+    /// Whether this machine is to be shown now; once for each wish.
+    pub fn take_wish(&self) -> bool {
+        self.is_wanted.swap(false, Ordering::AcqRel)
     }
 
     /// Shows this machine from now on.

@@ -1,4 +1,4 @@
-//! What the metrics show of this machine: read from transport and engine now and then.
+//! What the metrics show of this machine: read from transport and engine for each scrape.
 
 use crate::driver::transport::{Counted, TransportHandle};
 use crate::engine::Engine;

@@ -93,7 +93,7 @@ struct Running {
     undecodable: BTreeMap<HostName, Option<u8>>,
     /// How often the transport is looked at; none: at once.
     rest: Option<Duration>,
-    /// When this machine was last looked at.
+    /// When this machine was last seen to be the one it was.
     looked: Option<std::time::Instant>,
 }
 
@@ -134,7 +134,12 @@ impl Loop {
                     Some(Incoming::Persisted(number, persisted)) => {
                         (number == self.votes.number).then(|| Input::Persisted(Box::new(persisted)))
                     }
-                    Some(incoming) => running.take(incoming),
+                    Some(incoming) => {
+                        if self.metrics.take_wish() {
+                            self.metrics.machine(&measure::machine(&self.transport, &self.engine));
+                        }
+                        running.take(incoming)
+                    }
                 },
                 () = wake => {
                     let late = wake_at.elapsed();
@@ -197,13 +202,12 @@ impl Loop {
         }
     }
 
-    /// Once a second, by whatever wakes the loop next: something does many times as often, and metrics are read less often.
+    /// Once a second, by whatever wakes the loop next: something does many times as often.
     fn look_about(&mut self, running: &mut Running) -> Result<(), RunError> {
         if running.looked.is_some_and(|at| at.elapsed() < generation::LOOK_EVERY) {
             return Ok(());
         }
         running.looked = Some(std::time::Instant::now());
-        self.metrics.machine(&measure::machine(&self.transport, &self.engine));
         match self.rolled_back() {
             Some(input) => self.step(input, running),
             None => Ok(()),
