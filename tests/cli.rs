@@ -13,6 +13,8 @@ mod lab;
 mod people;
 #[path = "cli/schema.rs"]
 mod schema;
+#[path = "cli/scrape.rs"]
+mod scrape;
 #[path = "cli/verbs.rs"]
 mod verbs;
 #[path = "cli/voters.rs"]

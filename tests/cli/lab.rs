@@ -1,7 +1,8 @@
 //! One agent on loopback in a folder of its own, and the program that talks to it.
 
 use serde_json::Value;
-use std::net::{TcpListener, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ pub const PERSONS: [(&str, &str); 4] =
 pub struct Lab {
     pub dir: tempfile::TempDir,
     pub admin_port: u16,
+    metrics_port: u16,
     agent: Option<Child>,
 }
 
@@ -74,7 +76,7 @@ impl Lab {
     /// An agent that answers, leads its own cluster of one voter, and has a spec in force.
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut lab = Self { dir, admin_port: free_tcp(), agent: None };
+        let mut lab = Self { dir, admin_port: free_tcp(), metrics_port: free_tcp(), agent: None };
         lab.certificates();
         std::fs::write(lab.path("agent.toml"), lab.agent_toml()).expect("written");
         std::fs::write(lab.path("spec.toml"), SPEC).expect("written");
@@ -104,10 +106,10 @@ impl Lab {
 
     fn agent_toml(&self) -> String {
         let (data, run, tls) = (self.text("data"), self.text("run"), self.text("tls"));
-        let (port, admin) = (free_udp(), self.admin_port);
+        let (port, admin, metrics) = (free_udp(), self.admin_port, self.metrics_port);
         format!(
             "cluster = \"demo\"\nhost = \"tk-1\"\nsite = \"tokyo\"\ndata_dir = \"{data}\"\nrun_dir = \"{run}\"\n\
-             [network]\nlisten = [\"127.0.0.1:{port}\"]\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
+             [network]\nlisten = [\"127.0.0.1:{port}\"]\nmetrics = \"127.0.0.1:{metrics}\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
              [tls]\nca = \"{tls}/ca.pem\"\ncert = \"{tls}/identity.pem\"\nkey = \"{tls}/identity.pem\"\n\
              crl = \"{tls}/crl.pem\"\n[voter]\nid = 1\n"
         )
@@ -142,6 +144,17 @@ impl Lab {
     }
 
     /// Asks over mutual TLS as this person.
+    /// What Prometheus gets.
+    pub fn scrape(&self) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.metrics_port)).expect("metrics are served");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
+        stream.set_read_timeout(Some(LIMIT)).and_then(|()| stream.write_all(request)).expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer
+    }
+
     pub fn ask_as(&self, person: &str, args: &[&str]) -> Said {
         let (host, identity) = (format!("127.0.0.1:{}", self.admin_port), self.text(person));
         antipode(&[args, &["--host", &host, "--identity", &identity]].concat())
