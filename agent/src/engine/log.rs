@@ -371,7 +371,10 @@ impl Engine {
         }
         let now = self.now.moment;
         let spoken_of = self.heard.values().map(|last| last.beat.applied).max();
-        self.following.has_all = spoken_of.is_some_and(|applied| applied <= self.ledger.applied());
+        // Indexes of an older era's log say nothing about a newer one's.
+        self.following.has_all = self.ledger.era() == self.era()
+            && spoken_of.is_some_and(|applied| applied <= self.ledger.applied())
+            || mutants::on("engine.asks_late");
         let due = |at: Option<Moment>, span| at.is_none_or(|at: Moment| now.held_since(at) >= span);
         let asks = self.following.barrier.is_none() && due(self.following.asked, ASK_AGAIN);
         let follows = due(self.following.followed, self.following.again());

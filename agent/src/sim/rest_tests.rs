@@ -35,6 +35,33 @@ fn a_host_without_a_vote_looks_once_a_beat_and_a_voter_at_once() {
     assert!(every <= tight.jitter + timing.lease_spare(), "an answer lies longer than the lease bears");
 }
 
+/// All voters' agents restart and know nothing of os-2 any more. Whether os-2 has within three seconds what the
+/// voters then agreed on: their beats tell that there is more.
+fn has_what_is_new() -> bool {
+    let mut world = at_rest(75);
+    pass(&mut world, 20);
+    let term = |world: &World, at: &str| engine(world, at).map(|engine| engine.ledger().position().term);
+    let before = term(&world, "os-2");
+    for voter in ["tk-1", "os-1", "ng-1"] {
+        world.crash_agent(&host(voter));
+        world.start_agent(&host(voter));
+    }
+    must(&mut world, 20, "another term has begun", |world| term(world, "tk-1") > before);
+    world.run_until(Duration::from_secs(3), &|world: &World| term(world, "os-2") > before).expect("no violation")
+}
+
+#[test]
+fn a_follower_whose_voter_forgot_it_asks_as_soon_as_beats_say_that_there_is_more() {
+    assert!(has_what_is_new());
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn a_follower_that_does_not_listen_to_beats_is_noticed() {
+    let _planted = quorum::mutants::plant("engine.asks_late");
+    assert!(!has_what_is_new());
+}
+
 #[test]
 fn a_host_looks_at_once_while_a_plan_is_open() {
     let mut world = at_rest(71);
