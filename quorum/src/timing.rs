@@ -211,6 +211,13 @@ impl Timing {
         self.ride_through().saturating_sub(self.renewal).saturating_sub(self.rtt_max)
     }
 
+    /// How long after a lease request the next one may leave at the earliest, where requests ride on beats: R less half of Δ.
+    /// A beat that is due at R and leaves a moment early would otherwise let the request wait for the next one, and where R is
+    /// Δ every other beat would ask.
+    pub fn asks_every(&self) -> Duration {
+        self.renewal.saturating_sub(self.beat / 2)
+    }
+
     /// By how much L exceeds the least that the other spans allow: what the lease bears beyond them. Zero where the
     /// relations do not hold.
     pub fn lease_spare(&self) -> Duration {

@@ -16,7 +16,7 @@ use super::voter::Voting;
 use crate::config::ClusterSpec;
 use crate::detector::{Detector, Health, Params};
 use crate::event::Event;
-use crate::heartbeat::{Beat, Schedule};
+use crate::heartbeat::{Beat, Replies, Schedule};
 use quorum::id::{AgentInstance, BootId, Era, GroupName, HardwareId, HostName, ProposalKey, SiteName, VoterId};
 use quorum::ledger::{Command, Entry, Ledger, PlanState, VERSION};
 use quorum::moment::Moment;
@@ -30,6 +30,8 @@ const WAITS_FOR_OTHERS: Duration = Duration::from_millis(10);
 
 /// Looking more often than this is no rest.
 const REST_MIN: Duration = Duration::from_millis(5);
+/// How often a voter at rest looks within Δ.
+const VOTERS_LOOKS: u32 = 100;
 
 /// The moment of an input, and the wall clock for people's eyes only.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,6 +91,9 @@ pub struct Engine {
     pub(super) timing: Timing,
     pub(super) seeds: BTreeMap<HostName, SiteName>,
     pub(super) schedule: Schedule,
+    pub(super) replies: Replies,
+    /// What the last scheduled beat said.
+    pub(super) said: Option<Beat>,
     pub(super) detector: Detector,
     pub(super) health: Health,
     pub(super) heard: BTreeMap<HostName, LastBeat>,
@@ -135,6 +140,8 @@ impl Engine {
             effects: vec![Effect::Event(Event::AgentStarted { instance: agent })],
             spec: None,
             schedule: Schedule::new(timing.beat),
+            replies: Replies::default(),
+            said: None,
             detector: Detector::new(detector_params(&timing)),
             health: Health::new(timing.beat),
             heard: BTreeMap::new(),
@@ -252,19 +259,14 @@ impl Engine {
         self.schedule.deadline()
     }
 
-    /// How often it is enough to look at what peers say, if nothing that they say next is waited for: this host votes on
-    /// nothing, holds its lease, and nothing is under way in the cluster or here. Δ, or a share of it: so long at most
-    /// lies an answer to a lease request, and the lease must allow for that as for jitter.
+    /// How often it is enough to look at what peers say, if nothing that they say next is waited for: nothing is under way
+    /// in the cluster or here, and a host without a vote holds its lease.
     pub fn rest(&self) -> Option<Duration> {
-        let is_at_rest = self.voting.is_none()
-            && self.wishing.is_none()
-            && self.lease_left_ms() > 0
+        let is_at_rest = self.wishing.is_none()
+            && (self.voting.is_some() || self.lease_left_ms() > 0)
             && self.local.is_at_rest()
             && !self.ledger.plans().values().any(PlanState::is_open);
-        let allowed = self.timing.jitter.saturating_add(self.timing.lease_spare());
-        let looks = self.timing.beat.as_nanos().div_ceil(allowed.as_nanos().max(1));
-        let looks = u32::try_from(looks).unwrap_or(u32::MAX).max(1);
-        is_at_rest.then(|| self.timing.beat / looks).filter(|every| *every >= REST_MIN)
+        look_every(&self.timing, self.voting.is_some()).filter(|_| is_at_rest)
     }
 
     /// The keeper's page as last read.
@@ -336,6 +338,9 @@ impl Engine {
     pub(super) fn take_spec(&mut self) {
         if let Some(timing) = self.ledger.timing().cloned() {
             self.schedule.set_every(timing.beat);
+            if let Some(holder) = &mut self.keeper.holder {
+                holder.set_renewal(timing.asks_every());
+            }
             self.detector.tune(detector_params(&timing));
             self.timing = timing;
         }
@@ -359,4 +364,39 @@ impl Engine {
 
 fn detector_params(timing: &Timing) -> Params {
     Params { beat: timing.beat, detection: timing.detection, delay: timing.rtt_max / 2 }
+}
+
+/// How often who has nothing to wait for looks at what came in; `None`: at once.
+///
+/// A voter: a hundredth of Δ, where that is worth it (Δ is long where hosts are many). Others: Δ, or a share of it. So long
+/// at most lies an answer to a lease request, here and before at the voter, and the lease must allow for that as for jitter.
+fn look_every(timing: &Timing, votes: bool) -> Option<Duration> {
+    let worth = |every: Duration| (every >= REST_MIN).then_some(every);
+    let at_voter = worth(timing.beat / VOTERS_LOOKS);
+    if votes {
+        return at_voter;
+    }
+    let allowed = timing.jitter.saturating_add(timing.lease_spare()).saturating_sub(at_voter.unwrap_or_default());
+    let looks = timing.beat.as_nanos().div_ceil(allowed.as_nanos().max(1));
+    worth(timing.beat / u32::try_from(looks).unwrap_or(u32::MAX).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorum::timing::Measured;
+
+    #[test]
+    fn what_lies_at_a_voter_and_here_is_no_longer_than_the_lease_bears() {
+        let ms = Duration::from_millis;
+        let mut timing = Timing::derive(Measured::new(ms(1_100), ms(40)));
+        assert_eq!(look_every(&timing, true), None, "beats that are quick need quick voters");
+        for beat in [ms(500), ms(1_000), ms(2_000)] {
+            (timing.beat, timing.renewal) = (beat, beat);
+            timing.fit();
+            let (voter, host) = (look_every(&timing, true).expect("long"), look_every(&timing, false).expect("long"));
+            assert_eq!(voter, beat / 100);
+            assert!(voter + host <= timing.jitter + timing.lease_spare(), "{voter:?} {host:?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Whoever stands within the log is sent entries; whoever stands before it, or far behind, the ledger as a whole. Where hosts
 //! are many either is large, and many need it at once (all were restarted): it would lie a thousand times in the queues to
-//! them. So a few of those who need much are served at a time.
+//! them. So a few of those who need much are served at a time, and what is applied in quick succession goes to many as one.
 //!
 //! Not here: what the fed host does with it (`log`).
 
@@ -26,6 +26,11 @@ const LITTLE_BYTES_MAX: usize = 16 << 10;
 const MUCH_AT_ONCE: usize = 8;
 /// From one such step to the next.
 const MUCH_APART: Duration = Duration::from_millis(20);
+/// More hosts than these are told together what is applied in quick succession: when a thousand are admitted at once, each
+/// would be sent a thousand messages.
+const MANY: usize = 64;
+/// From one message to so many to the next, for each of them.
+const MANY_APART: Duration = Duration::from_micros(100);
 /// A host that asks again so soon after it was sent much has it on its way.
 const MUCH_AGAIN: Duration = Duration::from_secs(5);
 
@@ -38,12 +43,16 @@ pub(super) struct Feeding {
     much: BTreeMap<HostName, Moment>,
     /// More hosts are waiting for much until then.
     due: Option<Moment>,
+    /// When many hosts may next be told what was applied.
+    many: Option<Moment>,
+    /// They wait for that.
+    many_wait: bool,
 }
 
 impl Feeding {
     /// When those who wait are served next.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.due
+        [self.due, self.many.filter(|_| self.many_wait)].into_iter().flatten().min()
     }
 
     /// Feeds a host no more; what was on its way to it is lost.
@@ -62,12 +71,21 @@ impl Feeding {
     }
 
     fn is_due(&self, now: Moment) -> bool {
-        self.due.is_some_and(|due| now.either_reached(due))
+        self.deadline().is_some_and(|due| now.either_reached(due))
+    }
+
+    /// Whether so many are to be told now; if not, they are at the [`Feeding::deadline`].
+    fn may_tell(&mut self, now: Moment, count: usize) -> bool {
+        self.many_wait = count > MANY && self.many.is_some_and(|next| !now.either_reached(next));
+        if count > MANY && !self.many_wait {
+            self.many = Some(now.plus(MANY_APART * u32::try_from(count).unwrap_or(u32::MAX)));
+        }
+        !self.many_wait
     }
 
     /// Of all hosts that need much, those who get it now.
     fn turn(&mut self, now: Moment, mut behind: Vec<HostName>) -> Vec<HostName> {
-        if self.due.is_some() && !self.is_due(now) {
+        if self.due.is_some_and(|due| !now.either_reached(due)) {
             return Vec::new();
         }
         self.much.retain(|_, at| now.held_since(*at) < MUCH_AGAIN);
@@ -94,10 +112,13 @@ impl Engine {
 
     /// Sends every follower what was applied since.
     pub(super) fn feed_followers(&mut self) {
-        let applied = self.ledger.applied();
-        let Some(voting) = &self.voting else { return };
+        let (applied, now) = (self.ledger.applied(), self.now.moment);
+        let Some(voting) = &mut self.voting else { return };
         let behind = voting.feeding.fed.iter().filter(|(_, after)| **after < applied);
-        self.feed(behind.map(|(host, _)| host.clone()).collect());
+        let behind: Vec<HostName> = behind.map(|(host, _)| host.clone()).collect();
+        if voting.feeding.may_tell(now, behind.len()) {
+            self.feed(behind);
+        }
     }
 
     /// Serves those who wait, when it is time.
@@ -206,5 +227,18 @@ mod tests {
         assert!(!feeding.is_on_its_way(last, at(100)));
         feeding.forget(first);
         assert!(!feeding.is_on_its_way(first, at(100)), "it was lost with the connection");
+    }
+
+    #[test]
+    fn many_hosts_are_told_together_what_is_applied_in_quick_succession_and_few_at_once() {
+        let mut feeding = Feeding::default();
+        assert!(feeding.may_tell(at(0), 1_000), "nothing was said before");
+        assert_eq!(feeding.deadline(), None);
+        assert!(!feeding.may_tell(at(1), 1_000) && !feeding.may_tell(at(99), 1_000));
+        assert_eq!(feeding.deadline(), Some(at(100)), "those who wait have their turn");
+        assert!(feeding.may_tell(at(99), MANY), "a few don't wait for others");
+        assert!(!feeding.may_tell(at(99), 1_000));
+        assert!(feeding.is_due(at(100)) && feeding.may_tell(at(100), 1_000));
+        assert_eq!(feeding.deadline(), None);
     }
 }

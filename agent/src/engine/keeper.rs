@@ -84,7 +84,7 @@ impl Engine {
         let Some(page) = &self.keeper.page else { return };
         let claim = Claim { era: self.ledger.era(), host_epoch: me.he, boot: self.me.boot, instance: page.instance };
         if self.keeper.holder.as_ref().is_none_or(|holder| holder.claim() != claim) {
-            let holder = Holder::new(me.host.clone(), claim, self.me.agent, self.timing.renewal);
+            let holder = Holder::new(me.host.clone(), claim, self.me.agent, self.timing.asks_every());
             self.keeper.holder = Some(holder);
             self.keeper.written = None;
             self.keeper.tied.clear();

@@ -25,8 +25,9 @@ const SNAPSHOT_EVERY: u64 = 4_096;
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// A follower that heard nothing for this, although a voter says that there is more, asks again from where it stands.
 const FOLLOW_AGAIN: Duration = Duration::from_millis(1_000);
-/// One that has all that any voter speaks of asks again after this.
-const FOLLOW_ANYWAY: Duration = Duration::from_secs(15);
+/// One that has all that any voter speaks of asks again after this. Seldom: beats tell it sooner, and each question keeps a
+/// connection open for a minute, of a thousand at a voter that feeds a thousand hosts.
+const FOLLOW_ANYWAY: Duration = Duration::from_secs(900);
 /// Bytes of a snapshot in one message to a follower.
 pub(super) const PART_BYTES: usize = 768 << 10;
 /// Parts of the largest snapshot.
@@ -123,8 +124,8 @@ impl Following {
     }
 
     /// Whom the voters that are heard say they follow.
-    pub(super) fn leader(&self, now: Moment, heard: &BTreeMap<HostName, LastBeat>) -> Option<HostName> {
-        let fresh = heard.values().filter(|last| now.held_since(last.at) < FOLLOW_AGAIN);
+    pub(super) fn leader(&self, now: Moment, heard: &BTreeMap<HostName, LastBeat>, beat: Duration) -> Option<HostName> {
+        let fresh = heard.values().filter(|last| now.held_since(last.at) < FOLLOW_AGAIN.max(beat * 3));
         fresh.max_by_key(|last| last.beat.term).and_then(|last| last.beat.leader.clone())
     }
 }

@@ -135,7 +135,7 @@ impl Engine {
                 let known = self.ledger.membership().all_voters().find(|voter| voter.id == leader);
                 known.map(|voter| voter.host.clone()).or_else(|| (leader == voting.id).then(|| self.me.host.clone()))
             }
-            None => self.following.leader(self.now.moment, &self.heard),
+            None => self.following.leader(self.now.moment, &self.heard, self.timing.beat),
         }
     }
 

@@ -88,3 +88,26 @@ fn a_host_that_wishes_for_a_vote_looks_at_once() {
     assert_eq!(rest(&world, "os-2"), None, "it waits for the answer");
     done(&mut world, asked);
 }
+
+/// os-2 goes on hearing the voters while they don't hear it. How often it thinks that one of them fell silent.
+fn silences_heard_by_a_mute_host() -> usize {
+    let mut world = at_rest(76);
+    for voter in ["tk-1", "os-1", "ng-1"] {
+        world.cut(&host("os-2"), &host(voter), true);
+    }
+    pass(&mut world, 10);
+    let by_it = world.trace.iter().filter(|line| line.host == Some(host("os-2")));
+    by_it.filter(|line| line.text().contains("\"event\":\"suspect\"")).count()
+}
+
+#[test]
+fn a_host_that_is_not_heard_is_sent_beats_all_the_same() {
+    assert_eq!(silences_heard_by_a_mute_host(), 0);
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn a_voter_that_only_replies_is_noticed() {
+    let _planted = quorum::mutants::plant("heartbeat.only_replies");
+    assert!(silences_heard_by_a_mute_host() > 0);
+}

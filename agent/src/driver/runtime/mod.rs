@@ -16,6 +16,7 @@ mod generation;
 mod journal;
 mod keeper;
 mod measure;
+mod memory;
 mod notify;
 mod peers;
 pub mod recovery;

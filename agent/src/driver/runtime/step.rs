@@ -6,6 +6,7 @@ use super::generation::{self, Generation};
 use super::journal::{self, Journal};
 use super::keeper::{KeeperEnd, LOOK_EVERY};
 use super::measure;
+use super::memory::Memory;
 use super::peers::peers;
 use super::start::{RunError, identity_files, now, start_disk};
 use super::store::{DiskThread, put_aside};
@@ -95,6 +96,7 @@ struct Running {
     rest: Option<Duration>,
     /// When this machine was last seen to be the one it was.
     looked: Option<std::time::Instant>,
+    memory: Memory,
 }
 
 impl Loop {
@@ -104,7 +106,8 @@ impl Loop {
             Workers::new(self.site(), self.inbox.clone())
         };
         let (answers, undecodable) = (BTreeMap::new(), BTreeMap::new());
-        let mut running = Running { workers, answers, tickets: 0, undecodable, rest: None, looked: None };
+        let mut running =
+            Running { workers, answers, tickets: 0, undecodable, rest: None, looked: None, memory: Memory::new() };
         stop_on_signals(self.inbox.clone())?;
         let effects = self.engine.step(now(), Input::Wake);
         self.perform(effects, &mut running)?;
@@ -208,6 +211,7 @@ impl Loop {
             return Ok(());
         }
         running.looked = Some(std::time::Instant::now());
+        running.memory.look();
         match self.rolled_back() {
             Some(input) => self.step(input, running),
             None => Ok(()),

@@ -146,6 +146,8 @@ fn transport_config(kind: Kind, limits: &Limits) -> Result<TransportConfig, Tran
             config.stream_receive_window(VarInt::from_u32(1024)).receive_window(VarInt::from_u32(1024));
             // Beats fit into the smallest packet that every path carries.
             config.mtu_discovery_config(None);
+            // One beat is one packet: there is nothing to segment, and each connection would keep room for ten.
+            config.enable_segmentation_offload(false);
             config.congestion_controller_factory(Arc::new(FixedWindow));
             config.ack_frequency_config(Some(seldom()));
         }
