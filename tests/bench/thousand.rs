@@ -1,9 +1,11 @@
 //! What a thousand hosts cost one voter: real connections with distinct certificates from another process, leases on.
 //!
-//! `cargo bench -p antipode --bench thousand -- [--hosts 1000] [--seconds 60] [--storms 1]`. The voter is the product's
-//! own binary; this process plays the hosts: the production engine and transport each, only the keeper's page is made
-//! up. Prints the voter's share of a core and its resident memory: connected, and after each reconnect storm, in which
-//! every host's process "restarts" at once. Asserts nothing but that the cluster came up.
+//! `cargo bench -p antipode --bench thousand -- [--hosts 1000] [--seconds 60] [--rest 150] [--storms 1]`. The voter is the
+//! program that `ANTIPODE_BIN` names, the one built with the bench without it; this process plays the hosts: the
+//! production engine and transport each, only the keeper's page is made up. Prints the voter's share of a core and its
+//! resident memory: right after all hosts came, when they have rested (connections that only coming needed are closed
+//! after a minute, memory goes back within another), and both again after each reconnect storm, in which every host's
+//! process "restarts" at once. Asserts nothing but that the cluster came up.
 
 #[path = "thousand/host.rs"]
 mod host;
@@ -20,6 +22,7 @@ const UP_WITHIN: Duration = Duration::from_secs(300);
 fn main() {
     let count = argument("--hosts", 1_000);
     let span = Duration::from_secs(argument("--seconds", 60) as u64);
+    let rest = Duration::from_secs(argument("--rest", 150) as u64);
     let storms = argument("--storms", 1);
     // Each host has a socket; the voter's connections are within one.
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
@@ -30,7 +33,9 @@ fn main() {
     let mut hosts = Hosts::start(folder.path(), count);
     println!("{count} hosts, one voter, beats and lease requests at 1 Hz, {} s a measurement", span.as_secs());
     println!("{:<34}{:>14}{:>16}{:>8}", "voter", "% of a core", "MB resident", "leases");
-    measure("connected", (&voter, &hosts, count), span);
+    measure("just connected", (&voter, &hosts, count), span);
+    pass(rest);
+    measure("at rest", (&voter, &hosts, count), span);
     for number in 1..=storms {
         drop(hosts);
         let began = Instant::now();
@@ -38,7 +43,9 @@ fn main() {
         wait_for_leases(&hosts, count);
         let took = began.elapsed().as_secs_f64();
         println!("storm {number}: all hosts restarted at once, all with a lease again after {took:.1} s");
-        measure(&format!("after storm {number}"), (&voter, &hosts, count), span);
+        measure(&format!("just after storm {number}"), (&voter, &hosts, count), span);
+        pass(rest);
+        measure(&format!("at rest after storm {number}"), (&voter, &hosts, count), span);
     }
 }
 
@@ -54,12 +61,17 @@ fn measure(name: &str, (voter, hosts, count): (&Voter, &Hosts, usize), span: Dur
     wait_for_leases(hosts, count);
     let before = voter.cost();
     let began = Instant::now();
-    while began.elapsed() < span {
-        std::thread::park_timeout(span.saturating_sub(began.elapsed()));
-    }
+    pass(span);
     let after = voter.cost();
     let share = 100.0 * (after.seconds - before.seconds) / began.elapsed().as_secs_f64();
     println!("{name:<34}{share:>14.2}{:>16.1}{:>8}", after.resident_mb, hosts.with_lease());
+}
+
+fn pass(span: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < span {
+        std::thread::park_timeout(span.saturating_sub(began.elapsed()));
+    }
 }
 
 fn argument(name: &str, default: usize) -> usize {

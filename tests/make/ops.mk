@@ -32,7 +32,7 @@ bench-live: release ## declared, fenced, granted, admitted: round trips of 40, 1
 bench-idle: release ## what an idle host agent, voter and keeper cost
 	ANTIPODE_BIN=$(RELEASE) $(PYTHON) -m bench.idle
 
-bench-thousand: ## what a thousand hosts cost one voter, also after reconnect storms; SPAN=1800 for half an hour
-	cargo bench --locked -p antipode --bench thousand -- --seconds $(or $(SPAN),60)
+bench-thousand: release ## what a thousand hosts cost one voter, also after reconnect storms; SPAN=1800 for half an hour
+	ANTIPODE_BIN=$(abspath $(RELEASE)) cargo bench --locked -p antipode --bench thousand -- --seconds $(or $(SPAN),60)
 
 bench: bench-wan bench-live bench-idle bench-thousand bench-fencing ## figures with their spread, beside the machine's load

@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 
 /// Where the voter listens.
 pub const ADDRESS: &str = "127.0.0.1:17600";
+
+/// What is measured: the program that `ANTIPODE_BIN` names.
+fn program() -> PathBuf {
+    std::env::var_os("ANTIPODE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_antipode").into(), PathBuf::from)
+}
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// What the process has cost so far.
@@ -42,7 +48,7 @@ impl Voter {
         let config = folder.join("agent.toml");
         std::fs::write(&config, agent_toml(folder)).expect("a writable folder");
         let log = std::fs::File::create(folder.join("voter.log")).expect("a writable folder");
-        let child = Command::new(env!("CARGO_BIN_EXE_antipode"))
+        let child = Command::new(program())
             .args(["agent", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -60,7 +66,7 @@ impl Voter {
     fn apply(&self, spec: &Path) {
         let began = Instant::now();
         loop {
-            let applied = Command::new(env!("CARGO_BIN_EXE_antipode"))
+            let applied = Command::new(program())
                 .args(["apply", "--reason", "benchmark"])
                 .arg(spec)
                 .arg("--socket")

@@ -140,6 +140,23 @@ fn a_joint_expiry_is_that_of_the_worse_half() {
 }
 
 #[test]
+fn a_beat_that_leaves_a_moment_early_still_carries_the_request_that_is_due() {
+    let mut timing = timing();
+    for (renewal_ms, beat_ms) in [(1_000, 1_000), (500, 50), (300, 100)] {
+        (timing.renewal, timing.beat) = (Duration::from_millis(renewal_ms), Duration::from_millis(beat_ms));
+        let mut holder = holder(&[1]);
+        holder.set_renewal(timing.asks_every());
+        let beat = |n: u64| at(5).plus(Duration::from_millis(n * beat_ms) - Duration::from_micros(n));
+        let asked: Vec<u64> = (0..100).filter(|n| !holder.requests_due(beat(*n)).is_empty()).collect();
+        let apart = renewal_ms / beat_ms;
+        assert!(
+            asked.windows(2).all(|pair| pair[1] - pair[0] == apart),
+            "R {renewal_ms} ms, every {beat_ms}: {asked:?}"
+        );
+    }
+}
+
+#[test]
 fn requests_are_due_every_renewal_to_every_voter_and_differ() {
     let mut holder = holder(&[1, 2]);
     let first = holder.requests_due(at(1));
