@@ -23,14 +23,15 @@ impl Engine {
         let Some(due) = self.schedule.poll(self.now.moment) else { return };
         self.health.woke_late(self.now.moment, due.late);
         let mut requests = self.lease_requests();
-        self.replies.begin();
         let template = self.compose(due.seq, due.padded);
         for to in self.listeners() {
             let lease = requests.remove(&to);
-            if self.is_replied_to(&to) && !self.replies.is_scheduled(&to) {
-                continue;
-            }
-            let beat = Beat { lease, ..template.clone() };
+            let seq = match self.is_replied_to(&to) {
+                true => self.replies.on_schedule(self.now.moment, &to, due.seq),
+                false => Some(due.seq),
+            };
+            let Some(seq) = seq else { continue };
+            let beat = Beat { seq, lease, ..template.clone() };
             self.effects.push(Effect::Datagram { to, datagram: Box::new(Datagram::Beat(Box::new(beat))) });
         }
         self.said = Some(template);
@@ -46,14 +47,15 @@ impl Engine {
         self.vote_of(&self.me.host).is_some() && self.vote_of(host).is_none()
     }
 
-    /// The last scheduled beat leaves for a host that has just spoken, if it didn't yet; with the log as it stands now.
+    /// What the last scheduled beat said leaves for a host that has just spoken; with the log as it stands now.
     fn reply(&mut self, to: &HostName) {
-        if !self.is_replied_to(to) || !self.replies.is_owed(to) {
+        if !self.is_replied_to(to) {
             return;
         }
         let (era, position, leader) = (self.era(), self.ledger.position(), self.leader());
         let Some(said) = &self.said else { return };
-        let beat = Beat { era, applied: position.index, term: position.term, leader, ..said.clone() };
+        let Some(seq) = self.replies.on_beat(self.now.moment, to, said.seq) else { return };
+        let beat = Beat { era, seq, applied: position.index, term: position.term, leader, ..said.clone() };
         self.effects.push(Effect::Datagram { to: to.clone(), datagram: Box::new(Datagram::Beat(Box::new(beat))) });
     }
 

@@ -140,7 +140,7 @@ impl Engine {
             effects: vec![Effect::Event(Event::AgentStarted { instance: agent })],
             spec: None,
             schedule: Schedule::new(timing.beat),
-            replies: Replies::default(),
+            replies: Replies::new(timing.beat),
             said: None,
             detector: Detector::new(detector_params(&timing)),
             health: Health::new(timing.beat),
@@ -332,12 +332,14 @@ impl Engine {
         let roster = self.roster();
         self.detector.roster(self.now.moment, &roster);
         self.heard.retain(|host, _| roster.contains_key(host));
+        self.replies.keep(|host| roster.contains_key(host));
     }
 
     /// The spec in force changed, or the agent began with one.
     pub(super) fn take_spec(&mut self) {
         if let Some(timing) = self.ledger.timing().cloned() {
             self.schedule.set_every(timing.beat);
+            self.replies.set_every(timing.beat);
             if let Some(holder) = &mut self.keeper.holder {
                 holder.set_renewal(timing.asks_every());
             }

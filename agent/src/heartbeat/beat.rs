@@ -46,7 +46,7 @@ pub enum Datagram {
 pub struct Beat {
     /// The sender's era; a beat of a lower era is refused.
     pub era: Era,
-    /// Counts the beats of this agent instance on this path, from 1.
+    /// Counts the beats of this agent instance to this host on this path, from 1.
     pub seq: u64,
     /// Who the sender is in this life.
     pub hello: Hello,
