@@ -24,13 +24,17 @@ CLI_LIMIT_S = 15.0
 
 def binary():
     """The product under test: ANTIPODE_BIN, or what cargo built last."""
+    named = os.environ.get("ANTIPODE_BIN")
+    if named:
+        if not os.path.exists(named):
+            raise SystemExit(f"no antipode binary: ANTIPODE_BIN names {named}, which isn't there; nothing else takes its place")
+        return os.path.abspath(named)
     target = os.environ.get("TARGET_DIR") or os.environ.get("CARGO_TARGET_DIR") or f"{os.path.dirname(net.TESTS)}/target"
-    candidates = [os.environ.get("ANTIPODE_BIN")] if os.environ.get("ANTIPODE_BIN") else []
-    candidates += [f"{target}/release/antipode", f"{target}/debug/antipode"]
+    candidates = [f"{target}/release/antipode", f"{target}/debug/antipode"]
     there = [p for p in candidates if os.path.exists(p)]
     if not there:
         raise SystemExit(f"no antipode binary: looked at {', '.join(candidates)}; run `make build`")
-    return os.path.abspath(max(there, key=os.path.getmtime) if "ANTIPODE_BIN" not in os.environ else there[0])
+    return os.path.abspath(max(there, key=os.path.getmtime))
 
 
 def cgroups():

@@ -13,8 +13,9 @@ import sys
 import tempfile
 import time
 import unittest
+import unittest.mock
 
-from lab import net, procs, records
+from lab import cluster, net, procs, records
 from lab.guest import boot, build
 
 PREFIX = f"t{os.getpid() % 100000}"
@@ -66,6 +67,17 @@ class GuestCase(unittest.TestCase):
     def stamps_of(self, **wanted):
         found = [r for r in records.read(self.stamps) if r["kind"] == "stamp"]
         return [r for r in found if all(r.get(k) == v for k, v in wanted.items())]
+
+
+class Program(unittest.TestCase):
+    """Which program is under test."""
+
+    def test_a_program_that_is_named_and_not_there_is_replaced_by_none(self):
+        with unittest.mock.patch.dict(os.environ, {"ANTIPODE_BIN": "/nowhere/antipode"}):
+            with self.assertRaisesRegex(SystemExit, "ANTIPODE_BIN names /nowhere/antipode"):
+                cluster.binary()
+        with unittest.mock.patch.dict(os.environ, {"ANTIPODE_BIN": sys.executable}):
+            self.assertEqual(cluster.binary(), sys.executable)
 
 
 class OneGuest(GuestCase):
