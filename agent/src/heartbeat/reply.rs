@@ -14,10 +14,9 @@ use quorum::mutants;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What one host was told, and when it spoke.
+/// The number of the beat that one host was sent last, and when it spoke.
 #[derive(Clone, Debug, Default)]
 struct Told {
-    sent: Option<Moment>,
     seq: u64,
     heard: Option<Moment>,
 }
@@ -50,25 +49,24 @@ impl Replies {
         let told = self.of.entry(host.clone()).or_default();
         let lately = self.every + self.every / 2;
         let speaks = told.heard.is_some_and(|at| now.held_since(at) < lately) || mutants::on("heartbeat.only_replies");
-        (!speaks).then(|| told.number(now, seq))
+        (!speaks).then(|| told.number(seq))
     }
 
-    /// `host` spoke; `seq` was last due on schedule. The number of the beat that it is sent, unless it has just been sent one.
-    /// Numbers run ahead of the schedule by one at most: a host whose clock is fast would otherwise have those of the next
-    /// days, and take none that leave on schedule once it votes.
+    /// `host` spoke; `seq` was last due on schedule. The number of the beat that it is sent, unless it has had more than are
+    /// due already. Numbers run ahead of the schedule by one at most: a host whose clock is fast would otherwise have those
+    /// of the next days, and take none that leave on schedule once it votes.
     pub fn on_beat(&mut self, now: Moment, host: &HostName, seq: u64) -> Option<u64> {
         let told = self.of.entry(host.clone()).or_default();
         told.heard = Some(now);
-        let is_told = told.sent.is_some_and(|at| now.held_since(at) < self.every / 2);
         let is_ahead = told.seq > seq;
-        (!is_told && !is_ahead).then(|| told.number(now, seq))
+        (!is_ahead).then(|| told.number(seq))
     }
 }
 
 impl Told {
     /// As on schedule, so that a beat that was left out shows; but each beat has a number of its own.
-    fn number(&mut self, now: Moment, seq: u64) -> u64 {
-        (self.sent, self.seq) = (Some(now), seq.max(self.seq + 1));
+    fn number(&mut self, seq: u64) -> u64 {
+        self.seq = seq.max(self.seq + 1);
         self.seq
     }
 }
