@@ -470,6 +470,9 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heartbeat::{Beat, Hello, KeeperState, Suspicions};
+    use quorum::id::{AgentInstance, BootId, Era, HardwareId, Term};
+    use quorum::ledger::Class;
 
     #[test]
     fn parts_of_a_snapshot_come_in_any_order_and_never_pile_up() {
@@ -487,5 +490,43 @@ mod tests {
         following.take_part(at, (0, 3), b"a");
         following.take_part(LogIndex(8), (0, 2), b"c");
         assert_eq!(following.parts.len(), 1);
+    }
+
+    #[test]
+    fn who_leads_is_known_from_one_beat_to_the_next_however_long_beats_are() {
+        let name = |text: &str| HostName::new(text).expect("a name");
+        let hello = Hello {
+            boot: BootId([1; 16]),
+            agent: AgentInstance([1; 16]),
+            keeper: None,
+            hardware: HardwareId([1; 16]),
+            class: Class::D,
+            lab: true,
+            host_epoch: None,
+            keeper_state: KeeperState::Absent,
+            watchdog: None,
+        };
+        let beat = Beat {
+            era: Era(1),
+            seq: 1,
+            hello,
+            echoes: Vec::new(),
+            lease: None,
+            lease_left_ms: 0,
+            sickness: 0,
+            suspicions: Suspicions::default(),
+            applied: LogIndex(1),
+            term: Term(1),
+            leader: Some(name("ng-1")),
+            lag: None,
+            padding: Vec::new(),
+        };
+        let at = |ms: u64| Moment::from_ns(1_000_000_000 + ms * 1_000_000);
+        let heard = BTreeMap::from([(name("tk-1"), LastBeat { beat, at: at(0) })]);
+        let leader = |ms, beat_ms| Following::default().leader(at(ms), &heard, Duration::from_millis(beat_ms));
+        assert_eq!(leader(999, 50), Some(name("ng-1")));
+        assert_eq!(leader(1_000, 50), None, "silent for twenty beats");
+        assert_eq!(leader(2_900, 1_000), Some(name("ng-1")), "two beats of three may be lost");
+        assert_eq!(leader(3_000, 1_000), None);
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(60);
-/// Less than this isn't worth the pause: giving back takes the allocator up to a few milliseconds for each ten megabytes.
+/// Less than this isn't worth the pause: giving back takes about a millisecond for each ten megabytes (8 to 11 ms for 83 MB in
+/// blocks of 0.7 to 16 KB, glibc 2.36), in which nothing else gets memory.
 #[cfg(target_env = "gnu")]
 const WORTH_BYTES: usize = 8 << 20;
 
