@@ -5,9 +5,11 @@
 //! act as fencing tokens carry the era in their top bits, so that every token of an older era compares smaller
 //! (protocol §9).
 
+use serde::de::{Deserializer, Error, Visitor};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::fmt;
-use std::sync::Arc;
 
 /// Longest name in bytes: the limit of a DNS label, so that a name can always become one.
 pub const NAME_BYTES_MAX: usize = 63;
@@ -35,12 +37,12 @@ fn check_name(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Maps are searched by name all the time: short names lie in the maps themselves, not somewhere in memory.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $type(Arc<str>);
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(SmolStr);
 
         impl $type {
             /// Checks `text` and makes it a name.
@@ -74,7 +76,31 @@ macro_rules! name {
 
         impl From<$type> for String {
             fn from(name: $type) -> String {
-                name.0.as_ref().to_owned()
+                name.0.as_str().to_owned()
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl Visitor<'_> for Text {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a string")
+                    }
+
+                    fn visit_str<E: Error>(self, text: &str) -> Result<$type, E> {
+                        $type::new(text).map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
             }
         }
 
