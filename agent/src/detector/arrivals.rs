@@ -23,9 +23,11 @@ const RECENT: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Arrivals {
     every_ns: u64,
-    /// `arrival − Δ·sequence` of the last beats, in nanoseconds of BOOTTIME.
-    offsets: VecDeque<i64>,
-    offsets_sum: i128,
+    /// `arrival − Δ·sequence` of the first beat of the window's time, in nanoseconds of BOOTTIME.
+    base_ns: i64,
+    /// How much more that is for the last beats, in microseconds: a thousand of them for each of a thousand peers.
+    offsets: VecDeque<i32>,
+    offsets_sum: i64,
     last: Option<(u64, Moment)>,
     fresh_in_a_row: u32,
     lateness: Lateness,
@@ -37,6 +39,7 @@ impl Arrivals {
     pub fn new(every: Duration) -> Self {
         Self {
             every_ns: u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),
+            base_ns: 0,
             offsets: VecDeque::with_capacity(64),
             offsets_sum: 0,
             last: None,
@@ -61,15 +64,29 @@ impl Arrivals {
         }
         let offset = i64::try_from(at.boot_ns).unwrap_or(i64::MAX)
             - i64::try_from(self.every_ns.saturating_mul(seq)).unwrap_or(i64::MAX);
-        self.offsets.push_back(offset);
-        self.offsets_sum += i128::from(offset);
-        if self.offsets.len() > WINDOW {
-            let oldest = self.offsets.pop_front().unwrap_or_default();
-            self.offsets_sum -= i128::from(oldest);
-        }
+        self.note(offset);
         self.fresh_in_a_row += 1;
         self.last = Some((seq, at));
         true
+    }
+
+    fn note(&mut self, offset_ns: i64) {
+        let beyond = |base_ns: i64| i32::try_from(offset_ns.saturating_sub(base_ns) / 1_000);
+        let offset = match beyond(self.base_ns) {
+            Ok(offset) if !self.offsets.is_empty() => offset,
+            // The first one; or half an hour from all others, which then say nothing about the next.
+            _ => {
+                self.offsets.clear();
+                (self.base_ns, self.offsets_sum) = (offset_ns, 0);
+                0
+            }
+        };
+        self.offsets.push_back(offset);
+        self.offsets_sum += i64::from(offset);
+        if self.offsets.len() > WINDOW {
+            let oldest = self.offsets.pop_front().unwrap_or_default();
+            self.offsets_sum -= i64::from(oldest);
+        }
     }
 
     /// The path fell silent: three fresh beats are needed again.
@@ -102,10 +119,12 @@ impl Arrivals {
         let (seq, at) = self.last?;
         let short = at.plus(Duration::from_nanos(self.every_ns));
         let every = i128::from(self.every_ns);
-        let mean = |sum: i128, len: usize| sum / i128::try_from(len).unwrap_or(1);
+        let mean_ns = |sum: i64, len: usize| {
+            i128::from(self.base_ns) + i128::from(sum) * 1_000 / i128::try_from(len.max(1)).unwrap_or(1)
+        };
         let recent = self.offsets.iter().rev().take(RECENT);
-        let recent = mean(recent.map(|offset| i128::from(*offset)).sum(), self.offsets.len().min(RECENT));
-        let whole = mean(self.offsets_sum, self.offsets.len());
+        let recent = mean_ns(recent.map(|offset| i64::from(*offset)).sum(), self.offsets.len().min(RECENT));
+        let whole = mean_ns(self.offsets_sum, self.offsets.len());
         let long = whole.min(recent + every) + every * i128::from(seq + 1);
         let long = u64::try_from(long).unwrap_or_default();
         Some(short.plus(Duration::from_nanos(long.saturating_sub(short.boot_ns))))
@@ -149,6 +168,22 @@ mod tests {
         }
         let expected = arrivals.expected().expect("beats were heard");
         assert!(expected >= ms(at + 50) && expected <= ms(at + 140), "{expected:?} after {at}");
+    }
+
+    #[test]
+    fn beats_from_before_a_jump_of_hours_say_nothing_about_the_next() {
+        let mut arrivals = Arrivals::new(EVERY);
+        for seq in 1..=100 {
+            arrivals.heard(seq, ms(10_000 + seq * 50));
+        }
+        // The observer was suspended; beats that were counted on meanwhile were never sent.
+        for seq in 101..=103 {
+            arrivals.heard(seq, ms(10_000_000 + seq * 50));
+        }
+        assert_eq!(arrivals.expected(), Some(ms(10_005_200)));
+        // A peer that counts on without sending: its beats come hours before their numbers.
+        arrivals.heard(1_000_000, ms(10_005_200));
+        assert_eq!(arrivals.expected(), Some(ms(10_005_250)));
     }
 
     #[test]

@@ -81,7 +81,8 @@ pub struct Change {
 struct Peer {
     site: SiteName,
     agent: Option<AgentInstance>,
-    paths: BTreeMap<u8, Arrivals>,
+    /// Outside of the map, which keeps room for eleven paths.
+    paths: BTreeMap<u8, Box<Arrivals>>,
     judgement: Judgement,
     registered: Moment,
     /// Refuted suspicions, fading; each widens the margin by a quarter.
@@ -161,7 +162,7 @@ impl Detector {
             (peer.deaf_since, peer.was_echoed) = (None, false);
         }
         peer.forgive(heard.at);
-        peer.paths.entry(heard.path).or_insert_with(|| Arrivals::new(every)).heard(heard.seq, heard.at)
+        peer.paths.entry(heard.path).or_insert_with(|| Box::new(Arrivals::new(every))).heard(heard.seq, heard.at)
     }
 
     /// Takes what a peer's newest beat says of how long ago it heard this observer; `None`: never in its agent's life.
@@ -234,20 +235,20 @@ impl Detector {
 
     /// When `peer` was last heard on any path, and with which sequence number.
     pub fn last_heard(&self, peer: &HostName) -> Option<(u64, Moment)> {
-        self.peers.get(peer)?.paths.values().filter_map(Arrivals::last).max_by_key(|(_, at)| *at)
+        self.peers.get(peer)?.paths.values().filter_map(|path| path.last()).max_by_key(|(_, at)| *at)
     }
 
     /// Paths of `peer` on which beats arrive now, and how many it has been heard on at all.
     pub fn paths(&self, peer: &HostName, now: Moment) -> (usize, usize) {
         let Some(peer) = self.peers.get(peer) else { return (0, 0) };
         let margin = self.params.margin();
-        let live = |path: &&Arrivals| path.expected().is_some_and(|at| !now.either_reached(at.plus(margin)));
-        (peer.paths.values().filter(live).count(), peer.paths.len())
+        let live = |path: &Arrivals| path.expected().is_some_and(|at| !now.either_reached(at.plus(margin)));
+        (peer.paths.values().filter(|path| live(path)).count(), peer.paths.len())
     }
 
     /// Beats of `peer` that were sent and never came, over all paths.
     pub fn lost(&self, peer: &HostName) -> u64 {
-        self.peers.get(peer).map_or(0, |peer| peer.paths.values().map(Arrivals::lost).sum())
+        self.peers.get(peer).map_or(0, |peer| peer.paths.values().map(|path| path.lost()).sum())
     }
 
     /// Suspect sites (all of whose hosts are suspect here) and suspect hosts of other sites.
@@ -295,7 +296,7 @@ impl Peer {
             return Some(self.registered.plus(AWAITED));
         }
         let silent_at = |path: &Arrivals| path.expected().map(|at| at.plus(self.margin(path, params, stretch)));
-        self.paths.values().filter_map(silent_at).max()
+        self.paths.values().filter_map(|path| silent_at(path)).max()
     }
 
     /// Forgets a refuted suspicion that is long ago.
@@ -312,7 +313,7 @@ impl Peer {
                     let silent_at = path.expected().map(|at| at.plus(self.margin(path, params, stretch)));
                     path.fresh_in_a_row() >= TRUST_AFTER && silent_at.is_some_and(|at| !now.either_reached(at))
                 };
-                if self.deaf_since.is_none() && self.paths.values().any(fresh) {
+                if self.deaf_since.is_none() && self.paths.values().any(|path| fresh(path)) {
                     self.judgement = Judgement::Trusted;
                     if self.suspected == self.agent || mutants::on("detector.the_dead_refute") {
                         (self.refuted, self.refuted_at) = ((self.refuted + 1).min(8), now);
@@ -328,7 +329,7 @@ impl Peer {
                 }
                 if is_silent {
                     self.judgement = Judgement::Suspect { since: now, deaf: false };
-                    self.paths.values_mut().for_each(Arrivals::silenced);
+                    self.paths.values_mut().for_each(|path| path.silenced());
                 } else if is_over(self.deaf_at(params)) {
                     self.judgement = Judgement::Suspect { since: now, deaf: true };
                 } else if !self.paths.is_empty() {
@@ -339,7 +340,7 @@ impl Peer {
     }
 
     fn because(&self, now: Moment) -> String {
-        let last = self.paths.values().filter_map(Arrivals::last).map(|(_, at)| at).max();
+        let last = self.paths.values().filter_map(|path| path.last()).map(|(_, at)| at).max();
         match (self.judgement, last) {
             (Judgement::Suspect { deaf: true, .. }, _) => {
                 let span = self.deaf_since.map(|since| now.held_since(since)).unwrap_or_default();

@@ -120,10 +120,10 @@ fn facts<'a>(replica: &Replica, tail: &Tail, ledger: &'a Ledger, host: &HostName
 /// The highest host epoch for which the applied state has an end or evidence.
 fn ended_applied(ledger: &Ledger, host: &HostName) -> Option<HostEpoch> {
     let state = ledger.host(host)?;
-    let over = |(_, incarnation): &(&HostEpoch, &quorum::ledger::IncarnationState)| {
+    let is_over = |incarnation: &quorum::ledger::IncarnationState| {
         incarnation.ended.is_some() || !incarnation.evidence.is_empty() || incarnation.lease_over.is_some()
     };
-    state.incarnations.iter().filter(over).map(|(he, _)| *he).max()
+    state.incarnations.iter().filter(|(_, incarnation)| is_over(incarnation)).map(|(he, _)| *he).max()
 }
 
 impl Engine {

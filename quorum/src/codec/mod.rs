@@ -30,6 +30,9 @@ pub const FRAME_BYTES_MAX: usize = 256 << 20;
 /// Length of the checksum at the end of what is stored.
 const CRC_BYTES: usize = 4;
 
+/// Room for a beat, which is what is encoded most.
+const USUAL_BYTES: usize = 256;
+
 /// Why a value was not encoded. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
@@ -97,7 +100,8 @@ fn config() -> impl bincode::config::Config {
 /// When `version` is 0, which no reader accepts.
 pub fn encode<T: Serialize + ?Sized>(version: u8, value: &T, limit: usize) -> Result<Vec<u8>, EncodeError> {
     assert!(version != 0, "0 is never a version");
-    let mut bytes = vec![version];
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bytes.push(version);
     bincode::serde::encode_into_std_write(value, &mut bytes, config()).map_err(EncodeError::Value)?;
     let limit = limit.min(FRAME_BYTES_MAX);
     if bytes.len() > limit {

@@ -21,7 +21,7 @@ impl Ledger {
         host.he = of.he;
         host.incarnations.insert(
             of.he,
-            IncarnationState {
+            Box::new(IncarnationState {
                 admitted_at: self.position.index,
                 boot: Some(admission.boot),
                 instance: Some(admission.instance),
@@ -33,7 +33,7 @@ impl Ledger {
                 expired: BTreeSet::new(),
                 lease_over: None,
                 evidence: Vec::new(),
-            },
+            }),
         );
         self.tombstones.hosts.remove(&of.host);
         self.tasks.retain(|_, task| task.of.host != of.host);
@@ -154,7 +154,7 @@ impl Ledger {
         let not_current = || Refusal::NotCurrent { of: of.clone() };
         let host = self.hosts.get(&of.host).ok_or_else(not_current)?;
         rule("ledger.superseded_epoch_counts", host.he == of.he, not_current)?;
-        host.incarnations.get(&of.he).ok_or_else(not_current)
+        host.incarnations.get(&of.he).map(AsRef::as_ref).ok_or_else(not_current)
     }
 
     /// An admission that the caller has just looked up.

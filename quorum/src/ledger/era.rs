@@ -96,7 +96,7 @@ impl Ledger {
             lease_over: None,
             evidence: Vec::new(),
         };
-        state.incarnations.insert(he, older);
+        state.incarnations.insert(he, Box::new(older));
     }
 
     /// (a), (b), (c) for groups.

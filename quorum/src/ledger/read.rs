@@ -90,7 +90,7 @@ impl Ledger {
 
     /// One admission of a host, as long as it is remembered.
     pub fn incarnation(&self, of: &Incarnation) -> Option<&IncarnationState> {
-        self.hosts.get(&of.host)?.incarnations.get(&of.he)
+        self.hosts.get(&of.host)?.incarnations.get(&of.he).map(AsRef::as_ref)
     }
 
     /// The current admission of a host if it may act: neither lost nor retired.

@@ -91,7 +91,8 @@ pub struct HostState {
     /// The last host epoch; the next admission gets the one after.
     pub he: HostEpoch,
     /// The current admission, and older ones that a possible owner still names.
-    pub incarnations: BTreeMap<HostEpoch, IncarnationState>,
+    /// There is usually one, and a map keeps room for eleven: so each lies outside of it.
+    pub incarnations: BTreeMap<HostEpoch, Box<IncarnationState>>,
 }
 
 /// One admission of a host and what became of it.
