@@ -1,7 +1,7 @@
 //! Admission and return of hosts, led by the leader: hello, challenge, retirement, evidence, admission (protocol §3,
 //! §6 `returned`, §8).
 
-use super::core::Engine;
+use super::core::{Engine, LastBeat};
 use super::effect::Effect;
 use super::input::Presence;
 use super::leader::Challenging;
@@ -28,11 +28,14 @@ impl Engine {
         let now = self.now.moment;
         let fresh = |at| now.held_since(at) < HELLO_FRESH;
         // What a host said just before it fell silent is fresh for a while longer than it takes to declare it lost.
-        let is_silent = |host| {
+        let is_silent = |host: &HostName| {
             matches!(self.detector.judgement(host), Some(Judgement::Suspect { .. }))
                 && !mutants::on("admit.silent_host_speaks")
         };
-        let heard = self.heard.iter().filter(|(host, last)| fresh(last.at) && !is_silent(host));
+        let concerns = |host: &HostName, last: &LastBeat| {
+            fresh(last.at) && !self.is_settled(host, &last.beat.hello) && !is_silent(host)
+        };
+        let heard = self.heard.iter().filter(|(host, last)| concerns(host, last));
         let mut hellos: Vec<(HostName, Hello)> =
             heard.map(|(host, last)| (host.clone(), last.beat.hello.clone())).collect();
         hellos.push((self.me.host.clone(), self.hello()));
@@ -41,6 +44,14 @@ impl Engine {
                 self.consider(&host, &hello);
             }
         }
+    }
+
+    /// Whether a host is admitted as it speaks, and nothing of it is pinned: all that it could be asked is answered.
+    fn is_settled(&self, host: &HostName, hello: &Hello) -> bool {
+        let admitted = self.ledger.admitted(host);
+        let is_as_admitted =
+            admitted.is_some_and(|(_, state)| state.boot == Some(hello.boot) && state.instance == hello.keeper);
+        is_as_admitted && self.ledger.groups_on(host).all(|(_, state)| state.pin.is_none())
     }
 
     fn consider(&mut self, host: &HostName, hello: &Hello) {

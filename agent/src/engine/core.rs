@@ -176,7 +176,9 @@ impl Engine {
         self.now = now;
         self.take(input);
         self.settle();
-        std::mem::take(&mut self.effects)
+        // Steps are alike: the next one has about as many.
+        let next = Vec::with_capacity(self.effects.len());
+        std::mem::replace(&mut self.effects, next)
     }
 
     /// Takes one of several inputs that came together. What follows from all of them is done by the [`Engine::step`] that
@@ -259,14 +261,15 @@ impl Engine {
         self.schedule.deadline()
     }
 
-    /// How often it is enough to look at what peers say, if nothing that they say next is waited for: nothing is under way
-    /// in the cluster or here, and a host without a vote holds its lease.
-    pub fn rest(&self) -> Option<Duration> {
+    /// How this agent rests, if nothing that peers say next is waited for: nothing is under way in the cluster or here, and a
+    /// host without a vote holds its lease.
+    pub fn rest(&self) -> Option<Resting> {
         let is_at_rest = self.wishing.is_none()
             && (self.voting.is_some() || self.lease_left_ms() > 0)
             && self.local.is_at_rest()
             && !self.ledger.plans().values().any(PlanState::is_open);
-        look_every(&self.timing, self.voting.is_some()).filter(|_| is_at_rest)
+        let (look, beat) = (look_every(&self.timing, self.voting.is_some()), self.timing.beat);
+        is_at_rest.then_some(Resting { look, beat })
     }
 
     /// The keeper's page as last read.
@@ -366,6 +369,15 @@ impl Engine {
 
 fn detector_params(timing: &Timing) -> Params {
     Params { beat: timing.beat, detection: timing.detection, delay: timing.rtt_max / 2 }
+}
+
+/// How an agent rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resting {
+    /// How often it is enough to look at what peers say; `None`: at once.
+    pub look: Option<Duration>,
+    /// Δ: beats are acknowledged with the next ones.
+    pub beat: Duration,
 }
 
 /// How often who has nothing to wait for looks at what came in; `None`: at once.

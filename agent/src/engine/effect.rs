@@ -34,6 +34,13 @@ pub enum Effect {
         /// What.
         message: Box<Message>,
     },
+    /// Send the same message to each of these, as [`Effect::Message`] does. It is encoded, and held, once.
+    Messages {
+        /// To whom.
+        to: Vec<HostName>,
+        /// What.
+        message: Box<Message>,
+    },
     /// Make durable, then hand in `Persisted`. Writes are performed in order.
     Persist(Box<Write>),
     /// Remember durably what another voter's disk was seen to have.

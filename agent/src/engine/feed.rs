@@ -12,8 +12,9 @@ use super::log::{PART_BYTES, encode_ledger};
 use super::message::{Fed, Message};
 use quorum::codec::Blob;
 use quorum::id::{HostName, LogIndex};
-use quorum::ledger::Ledger;
+use quorum::ledger::{Ledger, PlanState};
 use quorum::moment::Moment;
+use quorum::mutants;
 use quorum::replica::{EntryKind, Replica};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,8 +30,13 @@ const MUCH_APART: Duration = Duration::from_millis(20);
 /// More hosts than these are told together what is applied in quick succession: when a thousand are admitted at once, each
 /// would be sent a thousand messages.
 const MANY: usize = 64;
-/// From one message to so many to the next, for each of them.
+/// From one message to so many to the next, for each of them, while a plan waits for what they do.
 const MANY_APART: Duration = Duration::from_micros(100);
+/// The same while none does.
+const MANY_APART_AT_REST: Duration = Duration::from_micros(500);
+/// Where they are so many, a host that asks again so soon after it was sent something has it on its way. While a thousand
+/// are admitted, each beat speaks of more than any of them has.
+const AGAIN: Duration = Duration::from_secs(2);
 /// A host that asks again so soon after it was sent much has it on its way.
 const MUCH_AGAIN: Duration = Duration::from_secs(5);
 
@@ -39,6 +45,8 @@ const MUCH_AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Feeding {
     /// The last index that each host was sent.
     fed: BTreeMap<HostName, LogIndex>,
+    /// When each host was sent something last.
+    told: BTreeMap<HostName, Moment>,
     /// When a host was sent much, if that is not long ago.
     much: BTreeMap<HostName, Moment>,
     /// More hosts are waiting for much until then.
@@ -58,27 +66,49 @@ impl Feeding {
     /// Feeds a host no more; what was on its way to it is lost.
     pub(super) fn forget(&mut self, host: &HostName) {
         self.fed.remove(host);
+        self.told.remove(host);
         self.much.remove(host);
     }
 
     /// Feeds only these from now on.
     pub(super) fn keep(&mut self, is_fed: impl Fn(&HostName) -> bool) {
         self.fed.retain(|host, _| is_fed(host));
+        self.told.retain(|host, _| is_fed(host));
     }
 
     fn is_on_its_way(&self, host: &HostName, now: Moment) -> bool {
-        self.much.get(host).is_some_and(|at| now.held_since(*at) < MUCH_AGAIN)
+        let is_much = self.much.get(host).is_some_and(|at| now.held_since(*at) < MUCH_AGAIN);
+        let are_many = self.fed.len() > MANY && !mutants::on("feed.sends_again_at_once");
+        is_much || are_many && self.told.get(host).is_some_and(|at| now.held_since(*at) < AGAIN)
+    }
+
+    /// These stand at `applied` now, as soon as what they are being sent arrives.
+    fn send(&mut self, hosts: &[HostName], applied: LogIndex, now: Moment) {
+        self.fed.extend(hosts.iter().map(|host| (host.clone(), applied)));
+        self.told.extend(hosts.iter().map(|host| (host.clone(), now)));
+    }
+
+    /// These hosts by the last index that each was sent: who stands at the same place is sent the same.
+    fn by_place(&self, hosts: Vec<HostName>) -> BTreeMap<LogIndex, Vec<HostName>> {
+        let mut places: BTreeMap<LogIndex, Vec<HostName>> = BTreeMap::new();
+        for host in hosts {
+            if let Some(after) = self.fed.get(&host) {
+                places.entry(*after).or_default().push(host);
+            }
+        }
+        places
     }
 
     fn is_due(&self, now: Moment) -> bool {
         self.deadline().is_some_and(|due| now.either_reached(due))
     }
 
-    /// Whether so many are to be told now; if not, they are at the [`Feeding::deadline`].
-    fn may_tell(&mut self, now: Moment, count: usize) -> bool {
+    /// Whether so many are to be told now; if not, they are at the [`Feeding::deadline`]. `apart` is what each of them puts
+    /// off the next time by.
+    fn may_tell(&mut self, now: Moment, count: usize, apart: Duration) -> bool {
         self.many_wait = count > MANY && self.many.is_some_and(|next| !now.either_reached(next));
         if count > MANY && !self.many_wait {
-            self.many = Some(now.plus(MANY_APART * u32::try_from(count).unwrap_or(u32::MAX)));
+            self.many = Some(now.plus(apart * u32::try_from(count).unwrap_or(u32::MAX)));
         }
         !self.many_wait
     }
@@ -113,10 +143,11 @@ impl Engine {
     /// Sends every follower what was applied since.
     pub(super) fn feed_followers(&mut self) {
         let (applied, now) = (self.ledger.applied(), self.now.moment);
+        let is_urgent = self.ledger.plans().values().any(PlanState::is_open);
         let Some(voting) = &mut self.voting else { return };
         let behind = voting.feeding.fed.iter().filter(|(_, after)| **after < applied);
         let behind: Vec<HostName> = behind.map(|(host, _)| host.clone()).collect();
-        if voting.feeding.may_tell(now, behind.len()) {
+        if voting.feeding.may_tell(now, behind.len(), if is_urgent { MANY_APART } else { MANY_APART_AT_REST }) {
             self.feed(behind);
         }
     }
@@ -130,21 +161,23 @@ impl Engine {
     }
 
     fn feed(&mut self, hosts: Vec<HostName>) {
-        let applied = self.ledger.applied();
+        let (applied, now) = (self.ledger.applied(), self.now.moment);
         let Some(voting) = &mut self.voting else { return };
         let mut behind = Vec::new();
-        for host in hosts {
-            let Some(after) = voting.feeding.fed.get(&host).copied().filter(|after| *after < applied) else { continue };
+        for (after, hosts) in voting.feeding.by_place(hosts) {
+            if after >= applied {
+                continue;
+            }
             match entries(&voting.replica, after, applied, LITTLE_BYTES_MAX) {
                 Some(entries) => {
-                    voting.feeding.fed.insert(host.clone(), applied);
+                    voting.feeding.send(&hosts, applied, now);
                     let message = Message::Committed { first: LogIndex(after.0 + 1), entries };
-                    self.effects.push(Effect::Message { to: host, message: Box::new(message) });
+                    self.effects.push(Effect::Messages { to: hosts, message: Box::new(message) });
                 }
-                None => behind.push(host),
+                None => behind.extend(hosts),
             }
         }
-        let turn = voting.feeding.turn(self.now.moment, behind);
+        let turn = voting.feeding.turn(now, behind);
         if !turn.is_empty() {
             self.feed_much(turn);
         }
@@ -152,17 +185,22 @@ impl Engine {
 
     /// What they miss, if it fits into a message; else the ledger as it stands.
     fn feed_much(&mut self, hosts: Vec<HostName>) {
-        let applied = self.ledger.applied();
+        let (applied, now) = (self.ledger.applied(), self.now.moment);
         let Some(voting) = &mut self.voting else { return };
-        let mut whole = None;
-        for host in hosts {
-            let after = voting.feeding.fed.insert(host.clone(), applied).unwrap_or_default();
-            let messages = match entries(&voting.replica, after, applied, ENTRIES_BYTES_MAX) {
-                Some(entries) => vec![Message::Committed { first: LogIndex(after.0 + 1), entries }],
-                None => whole.get_or_insert_with(|| parts(&self.ledger)).clone(),
-            };
-            let to = |message| Effect::Message { to: host.clone(), message: Box::new(message) };
-            self.effects.extend(messages.into_iter().map(to));
+        let mut lack_all = Vec::new();
+        for (after, hosts) in voting.feeding.by_place(hosts) {
+            voting.feeding.send(&hosts, applied, now);
+            match entries(&voting.replica, after, applied, ENTRIES_BYTES_MAX) {
+                Some(entries) => {
+                    let message = Message::Committed { first: LogIndex(after.0 + 1), entries };
+                    self.effects.push(Effect::Messages { to: hosts, message: Box::new(message) });
+                }
+                None => lack_all.extend(hosts),
+            }
+        }
+        if !lack_all.is_empty() {
+            let to_all = |part| Effect::Messages { to: lack_all.clone(), message: Box::new(part) };
+            self.effects.extend(parts(&self.ledger).into_iter().map(to_all));
         }
     }
 }
@@ -232,13 +270,52 @@ mod tests {
     #[test]
     fn many_hosts_are_told_together_what_is_applied_in_quick_succession_and_few_at_once() {
         let mut feeding = Feeding::default();
-        assert!(feeding.may_tell(at(0), 1_000), "nothing was said before");
+        let may_tell = |feeding: &mut Feeding, now, count| feeding.may_tell(now, count, MANY_APART);
+        assert!(may_tell(&mut feeding, at(0), 1_000), "nothing was said before");
         assert_eq!(feeding.deadline(), None);
-        assert!(!feeding.may_tell(at(1), 1_000) && !feeding.may_tell(at(99), 1_000));
+        assert!(!may_tell(&mut feeding, at(1), 1_000) && !may_tell(&mut feeding, at(99), 1_000));
         assert_eq!(feeding.deadline(), Some(at(100)), "those who wait have their turn");
-        assert!(feeding.may_tell(at(99), MANY), "a few don't wait for others");
-        assert!(!feeding.may_tell(at(99), 1_000));
-        assert!(feeding.is_due(at(100)) && feeding.may_tell(at(100), 1_000));
+        assert!(may_tell(&mut feeding, at(99), MANY), "a few don't wait for others");
+        assert!(!may_tell(&mut feeding, at(99), 1_000));
+        assert!(feeding.is_due(at(100)) && may_tell(&mut feeding, at(100), 1_000));
         assert_eq!(feeding.deadline(), None);
+    }
+
+    /// Whether a host that was just sent what it lacks, and asks once more, has it on its way, with so many followers.
+    fn is_waited_for(followers: usize, asks_again: u64) -> bool {
+        let mut feeding = Feeding::default();
+        let hosts = hosts(followers);
+        feeding.send(&hosts, LogIndex(7), at(0));
+        feeding.is_on_its_way(&hosts[0], at(asks_again))
+    }
+
+    #[test]
+    fn among_many_who_asks_again_at_once_is_not_sent_it_twice_and_among_few_is() {
+        assert!(is_waited_for(MANY + 1, 1_999) && !is_waited_for(MANY + 1, 2_000));
+        assert!(!is_waited_for(MANY, 1));
+        let mut feeding = Feeding::default();
+        let hosts = hosts(MANY + 1);
+        feeding.send(&hosts, LogIndex(7), at(0));
+        feeding.forget(&hosts[0]);
+        assert!(!feeding.is_on_its_way(&hosts[0], at(1)), "it was lost with the connection");
+        feeding.keep(|host| *host != hosts[1]);
+        assert!(!feeding.told.contains_key(&hosts[1]));
+    }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn a_voter_that_sends_many_again_what_is_on_its_way_is_noticed() {
+        let _planted = mutants::plant("feed.sends_again_at_once");
+        assert!(!is_waited_for(MANY + 1, 1));
+    }
+
+    #[test]
+    fn those_at_the_same_place_are_sent_the_same_message() {
+        let mut feeding = Feeding::default();
+        let hosts = hosts(5);
+        feeding.send(&hosts[..3], LogIndex(7), at(0));
+        feeding.send(&hosts[3..4], LogIndex(9), at(0));
+        let places = feeding.by_place(hosts.clone());
+        assert_eq!(places, [(LogIndex(7), hosts[..3].to_vec()), (LogIndex(9), hosts[3..4].to_vec())].into());
     }
 }

@@ -225,15 +225,14 @@ impl Engine {
     fn note_health(&mut self) {
         let now = self.now.moment;
         let suspects = self.detector.suspects();
-        let hosts: Vec<HostName> = self.ledger.hosts().keys().cloned().collect();
         let Some(leading) = &mut self.leading else { return };
-        for host in hosts {
-            let site = self.ledger.site_of(&host);
-            let is_silent = suspects.1.contains(&host) || site.is_some_and(|site| suspects.0.contains(site));
-            if is_silent || self.ledger.admitted(&host).is_none() {
-                leading.healthy.remove(&host);
-            } else {
-                leading.healthy.entry(host).or_insert(now);
+        for host in self.ledger.hosts().keys() {
+            let site = self.ledger.site_of(host);
+            let is_silent = suspects.1.contains(host) || site.is_some_and(|site| suspects.0.contains(site));
+            if is_silent || self.ledger.admitted(host).is_none() {
+                leading.healthy.remove(host);
+            } else if !leading.healthy.contains_key(host) {
+                leading.healthy.insert(host.clone(), now);
             }
         }
     }

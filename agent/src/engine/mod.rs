@@ -46,7 +46,7 @@ mod tail;
 mod version;
 mod voter;
 
-pub use self::core::{Engine, Identity, Now, Setup};
+pub use self::core::{Engine, Identity, Now, Resting, Setup};
 pub use effect::{Armed, Effect, KeeperOrder, Work, WorkId};
 pub use fence::{Prospect, SeenRunning};
 pub use fence_order::{FenceAct, FenceDecision, FenceRefusal};

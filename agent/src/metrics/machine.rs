@@ -59,7 +59,11 @@ impl MachineMetrics {
                 "How much later than its deadline the agent looked at the clock: late beats, late judgement",
             ),
             path_up: t.gauges("antipode_path_up", &["peer", "path"], "1 if beats can be sent on a path"),
-            path_rtt: t.gauges("antipode_path_rtt_seconds", &["peer", "path"], "Round trip on a path, while it is up"),
+            path_rtt: t.gauges(
+                "antipode_path_rtt_seconds",
+                &["peer", "path"],
+                "Round trip on a path, while it is up: as QUIC measures it, up to Δ more while nothing is under way",
+            ),
             transport: t.counters(
                 "antipode_transport_total",
                 &["peer", "path", "what"],

@@ -104,6 +104,11 @@ impl World {
                     self.at(at, Happening::Message { to, from: name.clone(), message });
                 }
             }
+            Effect::Messages { to, message } => {
+                for to in to {
+                    self.perform(name, process, Effect::Message { to, message: message.clone() });
+                }
+            }
             Effect::Persist(write) => {
                 // A disk that works again doesn't overtake what it was given before.
                 let host = self.hosts.get_mut(name).expect("a host");

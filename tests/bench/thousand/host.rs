@@ -3,9 +3,9 @@
 use super::voter::ADDRESS;
 use antipode::driver::clock;
 use antipode::driver::transport::{
-    Channel, Dial, Limits, Path as Route, Peer, Transport, TransportConfig, TransportEvent, TransportHandle,
+    Channel, Dial, Grid, Limits, Path as Route, Peer, Rest, Transport, TransportConfig, TransportEvent, TransportHandle,
 };
-use antipode::engine::{self, Effect, Engine, Identity, Input, KeeperPage, Now, Setup};
+use antipode::engine::{self, Effect, Engine, Identity, Input, KeeperPage, Now, Resting, Setup};
 use antipode::heartbeat::{self, KeeperState};
 use antipode::pki::IdentityFiles;
 use quorum::id::{AgentInstance, BootId, ClusterName, HardwareId, HostName, KeeperInstance, SiteName};
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -81,6 +81,7 @@ struct Host {
     events: mpsc::Receiver<TransportEvent>,
     page: KeeperPage,
     lease: Arc<AtomicBool>,
+    rest: Option<Resting>,
 }
 
 fn now() -> Now {
@@ -138,7 +139,7 @@ impl Host {
             lab: true,
             because: String::new(),
         };
-        Self { engine, transport, events: incoming, page, lease }
+        Self { engine, transport, events: incoming, page, lease, rest: None }
     }
 
     async fn run(mut self) {
@@ -162,7 +163,9 @@ impl Host {
 
     fn step(&mut self, input: Input) {
         let to_voter = |host: &HostName| host.as_str() == "voter";
-        for effect in self.engine.step(now(), input) {
+        let effects = self.engine.step(now(), input);
+        self.rest();
+        for effect in effects {
             match effect {
                 Effect::Datagram { to, datagram } if to_voter(&to) => {
                     let bytes = heartbeat::encode(&datagram).expect("a beat fits");
@@ -177,6 +180,18 @@ impl Host {
                 Effect::Event(antipode::event::Event::LeaseLost { .. }) => self.lease.store(false, Ordering::Relaxed),
                 _ => {}
             }
+        }
+    }
+
+    /// As the agent does.
+    fn rest(&mut self) {
+        let rest = self.engine.rest();
+        if self.rest != rest {
+            self.rest = rest;
+            let beat = self.engine.next_beat().unwrap_or_default().boot_ns;
+            let from = Instant::now() + Duration::from_nanos(beat.saturating_sub(now().moment.boot_ns));
+            let looks = |every| Grid { from, every };
+            self.transport.rest(rest.map(|rest| Rest { looks: rest.look.map(looks), beats_late: rest.beat }));
         }
     }
 }

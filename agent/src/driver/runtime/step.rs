@@ -13,9 +13,9 @@ use super::store::{DiskThread, put_aside};
 use crate::admin::Asked;
 use crate::config::AgentConfig;
 use crate::driver::fence::FenceDriver;
-use crate::driver::transport::{Channel, Grid, Path, TransportEvent, TransportHandle, catch_up};
+use crate::driver::transport::{Channel, Grid, Path, Rest, TransportEvent, TransportHandle, catch_up};
 use crate::driver::work::{Order, Site, Workers};
-use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Sight, Vote, WorkId};
+use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Resting, Sight, Vote, WorkId};
 use crate::event::Event;
 use crate::heartbeat;
 use crate::metrics::Metrics;
@@ -93,7 +93,7 @@ struct Running {
     /// The version byte that each peer was last told to send and that isn't read here.
     undecodable: BTreeMap<HostName, Option<u8>>,
     /// How often the transport is looked at; none: at once.
-    rest: Option<Duration>,
+    rest: Option<Resting>,
     /// When this machine was last seen to be the one it was.
     looked: Option<std::time::Instant>,
     memory: Memory,
@@ -188,12 +188,13 @@ impl Loop {
 
     /// At rest the transport is looked at together with the beats, and a few times between two of them.
     fn rest(&self, running: &mut Running) {
-        let every = self.engine.rest();
-        if running.rest != every {
-            running.rest = every;
+        let rest = self.engine.rest();
+        if running.rest != rest {
+            running.rest = rest;
             let beat = self.engine.next_beat().unwrap_or_default().boot_ns;
             let from = std::time::Instant::now() + Duration::from_nanos(beat.saturating_sub(now().moment.boot_ns));
-            self.transport.gather(every.map(|every| Grid { from, every }));
+            let looks = |every| Grid { from, every };
+            self.transport.rest(rest.map(|rest| Rest { looks: rest.look.map(looks), beats_late: rest.beat }));
         }
     }
 
@@ -305,6 +306,18 @@ impl Loop {
         }
     }
 
+    fn send_message(&self, to: &[HostName], message: &engine::Message) {
+        let bytes: bytes::Bytes = match engine::encode(message) {
+            Ok(bytes) => bytes.into(),
+            Err(error) => return tracing::error!(?to, %error, "a message outgrew its limit"),
+        };
+        for to in to {
+            if let Err(error) = self.transport.send_message(to, MESSAGES, bytes.clone()) {
+                tracing::debug!(%to, %error, "a message was not sent");
+            }
+        }
+    }
+
     /// dispatcher: one arm an effect.
     fn perform(&mut self, effects: Vec<Effect>, running: &mut Running) -> Result<(), RunError> {
         for effect in effects {
@@ -313,14 +326,8 @@ impl Loop {
                     Ok(bytes) => self.send_on_all_paths(&to, bytes.into()),
                     Err(error) => tracing::error!(%to, %error, "a beat outgrew its datagram"),
                 },
-                Effect::Message { to, message } => match engine::encode(&message) {
-                    Ok(bytes) => {
-                        if let Err(error) = self.transport.send_message(&to, MESSAGES, bytes.into()) {
-                            tracing::debug!(%to, %error, "a message was not sent");
-                        }
-                    }
-                    Err(error) => tracing::error!(%to, %error, "a message outgrew its limit"),
-                },
+                Effect::Message { to, message } => self.send_message(&[to], &message),
+                Effect::Messages { to, message } => self.send_message(&to, &message),
                 Effect::Persist(write) => {
                     if self.votes.writes.as_ref().is_some_and(|disk| !disk.write(*write)) {
                         return Err(RunError::Halted("the voter's disk thread ended".into()));

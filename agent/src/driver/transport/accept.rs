@@ -6,6 +6,7 @@ use super::beat;
 use super::bulk;
 use super::event::{CloseCode, Path, Refusal, Side};
 use super::frame::STREAM_VERSION;
+use super::pace::for_beats;
 use super::quic::Kind;
 use super::remote::Remote;
 use super::shared::{Failure, Shared};
@@ -64,7 +65,8 @@ pub(super) async fn take_attempts(shared: Arc<Shared>, path: Path) {
 fn begin(shared: &Arc<Shared>, (path, kind): (Path, Kind), incoming: quinn::Incoming, running: Running) {
     let address = incoming.remote_address();
     let trust = shared.trust();
-    let (connecting, id) = capture(|| incoming.accept_with(trust.server(kind)));
+    let accept = || incoming.accept_with(trust.server(kind));
+    let (connecting, id) = capture(|| if kind == Kind::Beat { for_beats(accept) } else { accept() });
     let followed = match shared.ends.get(path.index()) {
         Some(end) if kind == Kind::Beat => Some(end.arrivals.follow(id)),
         _ => None,
@@ -73,7 +75,7 @@ fn begin(shared: &Arc<Shared>, (path, kind): (Path, Kind), incoming: quinn::Inco
     tokio::spawn(async move {
         let limit = shared.config.limits.handshake_max;
         let handshake = async { connecting.map_err(|e| Failure::of(&e))?.await.map_err(|e| Failure::of(&e)) };
-        let done = tokio::time::timeout(limit, handshake).await;
+        let done = Box::pin(tokio::time::timeout(limit, handshake)).await;
         drop(running);
         let failure = match done {
             Ok(Ok(connection)) => {
@@ -121,7 +123,8 @@ async fn admit(
         }
         Kind::Bulk => {
             let stream = welcome(&live.connection).await;
-            bulk::run(Arc::clone(shared), remote, live, bulk::Opened::ByThem(stream.ok())).await;
+            // In a place of its own: it needs several times what beats do, and each connection's task has room for either.
+            Box::pin(bulk::run(Arc::clone(shared), remote, live, bulk::Opened::ByThem(stream.ok()))).await;
         }
     }
 }

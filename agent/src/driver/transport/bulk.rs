@@ -7,7 +7,8 @@
 use super::TransportEvent;
 use super::event::{Channel, CloseCode};
 use super::frame::{Decoder, FRAME_BYTES_MAX, FrameError, STREAM_VERSION, head};
-use super::remote::{Queued, Remote};
+use super::outbox::Queued;
+use super::remote::Remote;
 use super::shared::Shared;
 use super::silence::{Silence, Traffic};
 use super::slot::Live;
@@ -106,9 +107,9 @@ impl Bulk {
 
     async fn send(&self, mut stream: quinn::SendStream) -> CloseCode {
         // Only one connection drains the queue; one that was put out of its place lets go of it as it ends.
-        let mut queued = self.remote.queued.lock().await;
-        while let Some(Queued { channel, bytes, since }) = queued.recv().await {
-            self.remote.release(bytes.len());
+        let outbox = self.remote.outbox.turn().await;
+        loop {
+            let Queued { channel, bytes, since } = outbox.next().await;
             if clock::now().held_since(since) > self.shared.config.limits.message_age_max {
                 self.remote.count(self.live.path, Counted::MessagesExpired);
                 continue;
@@ -120,7 +121,6 @@ impl Bulk {
             }
             self.remote.count(self.live.path, Counted::MessagesSent);
         }
-        CloseCode::Removed
     }
 
     async fn receive(&self, mut stream: quinn::RecvStream, mut decoder: Decoder) -> CloseCode {

@@ -6,6 +6,7 @@ use super::beat;
 use super::bulk;
 use super::event::{CloseCode, Path, Refusal, Side};
 use super::frame::STREAM_VERSION;
+use super::pace::for_beats;
 use super::quic::{Kind, SERVER_NAME};
 use super::remote::Remote;
 use super::shared::{Failure, Shared};
@@ -135,7 +136,8 @@ async fn attempt(
     let end = shared.ends.get(path.index()).ok_or(Failure::Unanswered)?;
     let address = remote.path(path).ok_or(Failure::Unanswered)?.address;
     let trust = shared.trust();
-    let (connecting, id) = capture(|| end.endpoint.connect_with(trust.client(kind), address, SERVER_NAME));
+    let connect = || end.endpoint.connect_with(trust.client(kind), address, SERVER_NAME);
+    let (connecting, id) = capture(|| if kind == Kind::Beat { for_beats(connect) } else { connect() });
     // The log starts with the first packet, so that no beat is missed.
     let followed = (kind == Kind::Beat).then(|| end.arrivals.follow(id));
     let connecting = connecting.map_err(|_| Failure::Unanswered)?;

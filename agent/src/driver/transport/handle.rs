@@ -3,7 +3,7 @@
 use super::arrivals::IdKey;
 use super::config::{Peer, TransportConfig, check_peers};
 use super::event::{Channel, CloseCode, Path};
-use super::pace::{Grid, Pace, Paced};
+use super::pace::{Pace, Paced, Rest};
 use super::quic;
 use super::remote::Remote;
 use super::shared::{LocalEnd, Shared};
@@ -203,10 +203,10 @@ impl TransportHandle {
         Ok(stream)
     }
 
-    /// Lets what comes in gather, and QUIC's timers wait, until the next of these moments; `None`, as at the beginning: all
-    /// is done at once. Times of arrival stay the kernel's. While a stream is open all is done at once.
-    pub fn gather(&self, until: Option<Grid>) {
-        self.0.shared.pace.set(until);
+    /// Lets what comes in gather, and QUIC's timers wait; `None`, as at the beginning: all is done at once. Times of arrival
+    /// stay the kernel's. While a stream is open all is done at once.
+    pub fn rest(&self, rest: Option<Rest>) {
+        self.0.shared.pace.set(rest);
     }
 
     /// Replaces the list of peers. Peers that stay as they are keep their connections; others are closed or called.

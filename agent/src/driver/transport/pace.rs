@@ -4,8 +4,14 @@
 //! packet, and by the timers of each connection. Where nothing waits for what comes in, packets gather for a moment, and
 //! timers run out together with them. The kernel has stamped the packets, so nothing is judged by when they are read. A
 //! stream that is open (a mirror, a resync) always is a reason for doing all at once.
+//!
+//! On a connection for beats acknowledgements ride on beats, however far apart those are: QUIC would send them in packets of
+//! their own after a round trip, and the other end would ask for what it misses in two more. So its timers run out later
+//! there. It asks for them while it runs a connection, and doesn't say for which; what runs one for beats is marked
+//! ([`for_beats`]).
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
+use std::cell::Cell;
 use std::io;
 use std::net::UdpSocket;
 use std::pin::Pin;
@@ -15,6 +21,21 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep_until};
+
+thread_local! {
+    /// What is started or run on this thread is a connection for beats.
+    static FOR_BEATS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How a transport rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// When what came in is looked at; `None`: at once.
+    pub looks: Option<Grid>,
+    /// How much later than they are due the timers of connections for beats run out. Δ is enough for an acknowledgement to
+    /// leave with a beat, and for the other end not to ask for it before.
+    pub beats_late: Duration,
+}
 
 /// Moments that follow each other at equal distances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +63,15 @@ impl Grid {
 /// What all sockets and connections of one transport are told. Begins with doing all at once.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    grid: Mutex<Option<Grid>>,
+    rest: Mutex<Option<Rest>>,
     /// One more for each open stream.
     streams: Arc<()>,
 }
 
 impl Pace {
-    /// From now on things are looked at at these moments; `None`: at once.
-    pub(super) fn set(&self, grid: Option<Grid>) {
-        *self.grid.lock().unwrap_or_else(PoisonError::into_inner) = grid;
+    /// From now on things are looked at like this; `None`: at once.
+    pub(super) fn set(&self, rest: Option<Rest>) {
+        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = rest;
     }
 
     /// Held by each stream.
@@ -60,12 +81,41 @@ impl Pace {
 
     /// When to look at something that is due at `at`: then, or when all else is looked at.
     pub(super) fn moment(&self, at: Instant) -> Instant {
-        self.grid().map_or(at, |grid| grid.after(at))
+        self.looks().map_or(at, |grid| grid.after(at))
     }
 
-    fn grid(&self) -> Option<Grid> {
-        let grid = *self.grid.lock().unwrap_or_else(PoisonError::into_inner);
-        grid.filter(|_| Arc::strong_count(&self.streams) == 1)
+    /// The same for a timer of a connection for beats.
+    fn moment_of_beats(&self, at: Instant) -> Instant {
+        let late = self.rest().map_or(Duration::ZERO, |rest| rest.beats_late);
+        self.moment(at + late)
+    }
+
+    fn looks(&self) -> Option<Grid> {
+        self.rest()?.looks
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        let rest = *self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        rest.filter(|_| Arc::strong_count(&self.streams) == 1)
+    }
+}
+
+/// Runs `start`, which sets up a connection for beats.
+pub(super) fn for_beats<T>(start: impl FnOnce() -> T) -> T {
+    let before = FOR_BEATS.replace(true);
+    let result = start();
+    FOR_BEATS.set(before);
+    result
+}
+
+/// What runs a connection for beats.
+struct ForBeats(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Future for ForBeats {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        for_beats(|| self.0.as_mut().poll(cx))
     }
 }
 
@@ -90,7 +140,7 @@ impl Waiting {
         (socket, pace): (&Arc<UdpSocket>, &Pace),
         mut read: impl FnMut() -> io::Result<()>,
     ) -> Poll<io::Result<io::Result<()>>> {
-        let Some(grid) = pace.grid() else {
+        let Some(grid) = pace.looks() else {
             self.gathering = None;
             if self.watched.is_none() {
                 self.watched = Some(watch(socket, Interest::READABLE)?);
@@ -131,13 +181,14 @@ pub(super) struct Paced(pub(super) Arc<Pace>);
 impl Runtime for Paced {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
         let pace = Arc::clone(&self.0);
-        let timer = PacedTimer { sleep: Box::pin(sleep_until(at.into())), pace };
+        let timer = PacedTimer { sleep: Box::pin(sleep_until(at.into())), pace, is_for_beats: FOR_BEATS.get() };
         let mut timer = Box::pin(timer);
         timer.as_mut().reset(at);
         timer
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        let future = if FOR_BEATS.get() { Box::pin(ForBeats(future)) } else { future };
         TokioRuntime.spawn(future);
     }
 
@@ -155,11 +206,12 @@ impl Runtime for Paced {
 struct PacedTimer {
     sleep: Pin<Box<Sleep>>,
     pace: Arc<Pace>,
+    is_for_beats: bool,
 }
 
 impl AsyncTimer for PacedTimer {
     fn reset(mut self: Pin<&mut Self>, at: Instant) {
-        let at = self.pace.moment(at);
+        let at = if self.is_for_beats { self.pace.moment_of_beats(at) } else { self.pace.moment(at) };
         self.sleep.as_mut().reset(at.into());
     }
 
@@ -189,16 +241,21 @@ mod tests {
         let from = Instant::now();
         let at = from + Duration::from_millis(30);
         assert_eq!(pace.moment(at), at);
-        pace.set(Some(Grid { from, every: Duration::from_millis(50) }));
-        assert_eq!(pace.moment(at), from + Duration::from_millis(50));
+        let (every, beats_late) = (Duration::from_millis(50), Duration::from_millis(200));
+        pace.set(Some(Rest { looks: Some(Grid { from, every }), beats_late }));
+        assert_eq!(pace.moment(at), from + every);
+        assert_eq!(pace.moment_of_beats(at), from + every * 5, "not before the next beat has left");
+        pace.set(Some(Rest { looks: None, beats_late }));
+        assert_eq!((pace.moment(at), pace.moment_of_beats(at)), (at, at + beats_late), "looks at once");
     }
 
     #[tokio::test]
     async fn a_timer_runs_out_on_the_grid_and_off_it_beside_a_stream() {
         let pace = Arc::new(Pace::default());
         let from = Instant::now();
-        pace.set(Some(Grid { from, every: Duration::from_millis(400) }));
-        let runtime = Paced(Arc::clone(&pace));
+        let every = Duration::from_millis(400);
+        pace.set(Some(Rest { looks: Some(Grid { from, every }), beats_late: every }));
+        let runtime = Arc::new(Paced(Arc::clone(&pace)));
         let ran_out = async |mut timer: Pin<Box<dyn AsyncTimer>>| {
             std::future::poll_fn(|cx| timer.as_mut().poll(cx)).await;
             from.elapsed()
@@ -207,7 +264,19 @@ mod tests {
         let exact = runtime.new_timer(from + Duration::from_millis(10));
         drop(stream);
         let gathered = runtime.new_timer(from + Duration::from_millis(10));
-        let (exact, gathered) = tokio::join!(ran_out(exact), ran_out(gathered));
+        let (asked, asks) = tokio::sync::oneshot::channel();
+        let (asking, runtime) = (Arc::clone(&runtime), &runtime);
+        let at = from + Duration::from_millis(10);
+        for_beats(|| {
+            runtime.spawn(Box::pin(async move {
+                tokio::task::yield_now().await;
+                let _ = asked.send(asking.new_timer(at));
+            }));
+        });
+        let of_beats = asks.await.expect("asked for");
+        let (exact, gathered, of_beats) = tokio::join!(ran_out(exact), ran_out(gathered), ran_out(of_beats));
         assert!(exact < gathered && gathered >= Duration::from_millis(400), "{exact:?} {gathered:?}");
+        assert!(gathered < of_beats && of_beats >= Duration::from_millis(800), "{gathered:?} {of_beats:?}");
+        assert!(!FOR_BEATS.get(), "the mark stays with the connection");
     }
 }

@@ -3,6 +3,7 @@
 use super::config::{Limits, Peer};
 use super::event::{Channel, Path};
 use super::frame::FRAME_BYTES_MAX;
+use super::outbox::{Outbox, Queued};
 use super::slot::{Heard, Slot, Told};
 use super::stats::{Counted, Counters, PathState};
 use super::{SendError, TransportConfig};
@@ -10,10 +11,9 @@ use crate::driver::clock;
 use bytes::Bytes;
 use quorum::moment::Moment;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// One path to a peer.
 #[derive(Debug)]
@@ -24,14 +24,6 @@ pub(super) struct PathTo {
     pub(super) counters: Counters,
     /// Locked while the engine is being told about this path.
     pub(super) told: tokio::sync::Mutex<Told>,
-}
-
-/// A message that waits to be sent.
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) channel: Channel,
-    pub(super) bytes: Bytes,
-    pub(super) since: Moment,
 }
 
 /// One peer.
@@ -45,17 +37,13 @@ pub(super) struct Remote {
     /// Wakes whoever sets up the bulk connection.
     pub(super) demand: Notify,
     wanted_until: Mutex<Option<Moment>>,
-    queue: mpsc::Sender<Queued>,
-    pub(super) queued: tokio::sync::Mutex<mpsc::Receiver<Queued>>,
-    queued_bytes: AtomicUsize,
-    queued_bytes_max: usize,
+    pub(super) outbox: Outbox,
     demand_lasts: Duration,
 }
 
 impl Remote {
     pub(super) fn new(peer: Peer, config: &TransportConfig) -> Self {
         let Limits { messages_queued_max, message_bytes_queued_max, demand_lasts, .. } = config.limits;
-        let (queue, queued) = mpsc::channel(messages_queued_max.max(1));
         let path_to = |&address| PathTo {
             address,
             beats: Slot::default(),
@@ -69,10 +57,7 @@ impl Remote {
             bulk: Slot::default(),
             demand: Notify::new(),
             wanted_until: Mutex::new(None),
-            queue,
-            queued: tokio::sync::Mutex::new(queued),
-            queued_bytes: AtomicUsize::new(0),
-            queued_bytes_max: message_bytes_queued_max,
+            outbox: Outbox::new(messages_queued_max, message_bytes_queued_max),
             demand_lasts,
             peer,
         }
@@ -95,30 +80,12 @@ impl Remote {
 
     /// Queues a message for the bulk connection, and has one set up if there is none. Never waits.
     pub(super) fn enqueue(&self, channel: Channel, bytes: Bytes) -> Result<(), SendError> {
-        let length = bytes.len();
-        if length > FRAME_BYTES_MAX {
+        if bytes.len() > FRAME_BYTES_MAX {
             return Err(SendError::TooLarge);
         }
-        let within = |queued: usize| queued.checked_add(length).filter(|&sum| sum <= self.queued_bytes_max);
-        let room = self.queued_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, within).is_ok();
-        let queued = room && {
-            let sent = self.queue.try_send(Queued { channel, bytes, since: clock::now() }).is_ok();
-            if !sent {
-                self.release(length);
-            }
-            sent
-        };
+        let queued = self.outbox.push(Queued { channel, bytes, since: clock::now() });
         self.want_bulk();
-        if queued {
-            return Ok(());
-        }
-        self.count(Path(0), Counted::MessagesRefused);
-        Err(SendError::Backpressure)
-    }
-
-    /// Gives back the room of a message that left the queue.
-    pub(super) fn release(&self, bytes: usize) {
-        self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        queued.inspect_err(|_| self.count(Path(0), Counted::MessagesRefused))
     }
 
     /// Says that a bulk connection is wanted now, and for a while.
@@ -192,7 +159,6 @@ mod tests {
         let small = remote(Limits { message_bytes_queued_max: 250, ..Limits::default() });
         let queued = (0..10).filter(|_| small.enqueue(Channel(0), message.clone()).is_ok()).count();
         assert_eq!(queued, 2);
-        assert_eq!(small.queued_bytes.load(Ordering::Acquire), 200, "a refused message takes no room");
         let huge = Bytes::from(vec![0; FRAME_BYTES_MAX + 1]);
         assert_eq!(small.enqueue(Channel(0), huge), Err(SendError::TooLarge));
     }

@@ -331,7 +331,7 @@ impl UdpPoller for Poller {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pace::Grid;
+    use super::super::pace::{Grid, Rest};
     use super::*;
     use std::time::Duration;
 
@@ -428,15 +428,15 @@ mod tests {
         assert_eq!(next(&socket).await.0, beat(1));
     }
 
-    fn grid(every: Duration) -> Grid {
-        Grid { from: std::time::Instant::now(), every }
+    fn rest(every: Duration) -> Rest {
+        Rest { looks: Some(Grid { from: std::time::Instant::now(), every }), beats_late: every }
     }
 
     /// How long a packet lies before it is read, with packets let gather for `gather`.
     async fn lay_for(gather: Option<Duration>, is_streaming: bool) -> Duration {
         let (socket, shared) = bound(&["127.0.0.1".parse().expect("address")]);
         let _stream = is_streaming.then(|| shared.pace.stream());
-        shared.pace.set(gather.map(grid));
+        shared.pace.set(gather.map(rest));
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
         let (to, rounds) = (socket.local_addr().expect("address"), 5);
         sender.send_to(&beat(0), to).expect("send");
@@ -466,7 +466,7 @@ mod tests {
         let (socket, shared) = bound(&["127.0.0.1".parse().expect("address")]);
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
         for (mark, gather) in [(1, None), (2, Some(20)), (3, None), (4, Some(20)), (5, None)] {
-            shared.pace.set(gather.map(|ms| grid(Duration::from_millis(ms))));
+            shared.pace.set(gather.map(|ms| rest(Duration::from_millis(ms))));
             sender.send_to(&beat(mark), socket.local_addr().expect("address")).expect("send");
             assert_eq!(next(&socket).await.0, beat(mark));
         }
