@@ -232,6 +232,7 @@ pub async fn beat(from: &Node, to: &mut Node, path: Path, content: &'static [u8]
 pub struct Relay {
     pub address: SocketAddr,
     cut: Arc<AtomicBool>,
+    packets: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -240,9 +241,14 @@ impl Relay {
         let outside = UdpSocket::bind(loopback()).await.expect("bind");
         let inside = UdpSocket::bind(loopback()).await.expect("bind");
         let address = outside.local_addr().expect("address");
-        let cut = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(forward((outside, inside), to, Arc::clone(&cut)));
-        Self { address, cut, task }
+        let (cut, packets) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let task = tokio::spawn(forward((outside, inside), to, (Arc::clone(&cut), Arc::clone(&packets))));
+        Self { address, cut, packets, task }
+    }
+
+    /// Packets that came in so far, from both ends.
+    pub fn packets(&self) -> usize {
+        self.packets.load(Ordering::Acquire)
     }
 
     pub fn cut(&self, cut: bool) {
@@ -256,18 +262,24 @@ impl Drop for Relay {
     }
 }
 
-async fn forward((outside, inside): (UdpSocket, UdpSocket), to: SocketAddr, cut: Arc<AtomicBool>) {
+async fn forward(
+    (outside, inside): (UdpSocket, UdpSocket),
+    to: SocketAddr,
+    (cut, packets): (Arc<AtomicBool>, Arc<AtomicUsize>),
+) {
     let mut caller = None;
     let (mut one, mut other) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
         tokio::select! {
             Ok((length, from)) = outside.recv_from(&mut one) => {
+                packets.fetch_add(1, Ordering::AcqRel);
                 caller = Some(from);
                 if !cut.load(Ordering::Acquire) {
                     let _ = inside.send_to(&one[..length], to).await;
                 }
             }
             Ok((length, _)) = inside.recv_from(&mut other) => {
+                packets.fetch_add(1, Ordering::AcqRel);
                 if let Some(caller) = caller && !cut.load(Ordering::Acquire) {
                     let _ = outside.send_to(&other[..length], caller).await;
                 }
