@@ -28,6 +28,8 @@ use std::time::Duration;
 /// Something that was due and could not be done (no leader, an unanswered proposal) is tried again after this.
 const WAITS_FOR_OTHERS: Duration = Duration::from_millis(10);
 
+/// So many effects of a step are room enough for those of the next.
+const EFFECTS_USUAL_MAX: usize = 64;
 /// Looking more often than this is no rest.
 const REST_MIN: Duration = Duration::from_millis(5);
 /// How often a voter at rest looks within Δ.
@@ -176,8 +178,8 @@ impl Engine {
         self.now = now;
         self.take(input);
         self.settle();
-        // Steps are alike: the next one has about as many.
-        let next = Vec::with_capacity(self.effects.len());
+        // Steps are alike: the next one has about as many, if it isn't one that speaks to everybody.
+        let next = Vec::with_capacity(self.effects.len().min(EFFECTS_USUAL_MAX));
         std::mem::replace(&mut self.effects, next)
     }
 

@@ -51,16 +51,16 @@ pub(super) struct Feeding {
     much: BTreeMap<HostName, Moment>,
     /// More hosts are waiting for much until then.
     due: Option<Moment>,
-    /// When many hosts may next be told what was applied.
-    many: Option<Moment>,
-    /// They wait for that.
-    many_wait: bool,
+    /// When many hosts were told last, and how many.
+    many: Option<(Moment, u32)>,
+    /// Many hosts wait until then.
+    many_wait: Option<Moment>,
 }
 
 impl Feeding {
     /// When those who wait are served next.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        [self.due, self.many.filter(|_| self.many_wait)].into_iter().flatten().min()
+        [self.due, self.many_wait].into_iter().flatten().min()
     }
 
     /// Feeds a host no more; what was on its way to it is lost.
@@ -103,14 +103,15 @@ impl Feeding {
         self.deadline().is_some_and(|due| now.either_reached(due))
     }
 
-    /// Whether so many are to be told now; if not, they are at the [`Feeding::deadline`]. `apart` is what each of them puts
-    /// off the next time by.
+    /// Whether so many are to be told now; if not, they are at the [`Feeding::deadline`]. By `apart` each of those who were
+    /// told last puts it off.
     fn may_tell(&mut self, now: Moment, count: usize, apart: Duration) -> bool {
-        self.many_wait = count > MANY && self.many.is_some_and(|next| !now.either_reached(next));
-        if count > MANY && !self.many_wait {
-            self.many = Some(now.plus(apart * u32::try_from(count).unwrap_or(u32::MAX)));
+        let next = self.many.map(|(at, count)| at.plus(apart * count));
+        self.many_wait = next.filter(|next| count > MANY && !now.either_reached(*next));
+        if count > MANY && self.many_wait.is_none() {
+            self.many = Some((now, u32::try_from(count).unwrap_or(u32::MAX)));
         }
-        !self.many_wait
+        self.many_wait.is_none()
     }
 
     /// Of all hosts that need much, those who get it now.
@@ -279,6 +280,15 @@ mod tests {
         assert!(!may_tell(&mut feeding, at(99), 1_000));
         assert!(feeding.is_due(at(100)) && may_tell(&mut feeding, at(100), 1_000));
         assert_eq!(feeding.deadline(), None);
+    }
+
+    #[test]
+    fn many_who_wait_are_told_sooner_as_soon_as_a_plan_waits_for_them() {
+        let mut feeding = Feeding::default();
+        assert!(feeding.may_tell(at(0), 1_000, MANY_APART_AT_REST));
+        assert!(!feeding.may_tell(at(150), 1_000, MANY_APART_AT_REST));
+        assert_eq!(feeding.deadline(), Some(at(500)));
+        assert!(feeding.may_tell(at(150), 1_000, MANY_APART));
     }
 
     /// Whether a host that was just sent what it lacks, and asks once more, has it on its way, with so many followers.
