@@ -11,6 +11,16 @@ use bytes::Bytes;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// `a` dials `b`; what they say on the first path goes through the relay.
+async fn dials_via_relay(a: &Node, b: &Node) -> Relay {
+    let relay = Relay::to(b.addresses()[0]).await;
+    let mut via_relay = b.as_peer(Dial::Us);
+    via_relay.addresses[0] = relay.address;
+    a.handle.update_peers(vec![via_relay]).expect("peers");
+    b.handle.update_peers(vec![a.as_peer(Dial::Them)]).expect("peers");
+    relay
+}
+
 async fn stream_of(node: &mut Node) -> (u8, BiStream) {
     let found = tokio::time::timeout(LIMIT, async {
         loop {
@@ -159,11 +169,7 @@ async fn one_path_carries_on_when_the_other_is_cut_and_bulk_moves_over() {
         Node::start(world.config(name, identity, vec![loopback(), loopback()]))
     };
     let (mut a, mut b) = (start("a"), start("b"));
-    let relay = Relay::to(b.addresses()[0]).await;
-    let mut via_relay = b.as_peer(Dial::Us);
-    via_relay.addresses[0] = relay.address;
-    a.handle.update_peers(vec![via_relay]).expect("peers");
-    b.handle.update_peers(vec![a.as_peer(Dial::Them)]).expect("peers");
+    let relay = dials_via_relay(&a, &b).await;
     a.up(&host("b"), Path(0)).await;
     a.up(&host("b"), Path(1)).await;
     a.handle.send_message(&b.name, Channel(0), Bytes::from_static(b"before")).expect("queue");
@@ -203,11 +209,7 @@ async fn one_path_carries_on_when_the_other_is_cut_and_bulk_moves_over() {
 async fn the_first_beat_after_a_cut_arrives_at_once_on_the_old_connection() {
     let world = World::new("c");
     let (a, mut b) = (world.start("a"), world.start("b"));
-    let relay = Relay::to(b.addresses()[0]).await;
-    let mut via_relay = b.as_peer(Dial::Us);
-    via_relay.addresses[0] = relay.address;
-    a.handle.update_peers(vec![via_relay]).expect("peers");
-    b.handle.update_peers(vec![a.as_peer(Dial::Them)]).expect("peers");
+    let relay = dials_via_relay(&a, &b).await;
     b.up(&a.name, Path(0)).await;
     beat(&a, &mut b, Path(0), b"before").await;
     let ups = b.counted(Counted::ConnectionsUp);
@@ -230,11 +232,7 @@ async fn the_first_beat_after_a_cut_arrives_at_once_on_the_old_connection() {
 async fn packets_of_six_beats(rest: Option<Rest>, enough: usize) -> usize {
     let world = World::new("c");
     let (mut a, mut b) = (world.start("a"), world.start("b"));
-    let relay = Relay::to(b.addresses()[0]).await;
-    let mut via_relay = b.as_peer(Dial::Us);
-    via_relay.addresses[0] = relay.address;
-    a.handle.update_peers(vec![via_relay]).expect("peers");
-    b.handle.update_peers(vec![a.as_peer(Dial::Them)]).expect("peers");
+    let relay = dials_via_relay(&a, &b).await;
     b.up(&a.name, Path(0)).await;
     a.up(&b.name, Path(0)).await;
     for node in [&a, &b] {
