@@ -11,13 +11,18 @@ use bytes::Bytes;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// `a` dials `b`; what they say on the first path goes through the relay.
+/// `a`, a host without a vote, dials the voter `b`; what they say on the first path goes through the relay.
 async fn dials_via_relay(a: &Node, b: &Node) -> Relay {
+    via_relay((a, Dial::Us), (b, Dial::Them)).await
+}
+
+/// What both say on the first path goes through the relay. `a` dials, whatever it calls that.
+async fn via_relay((a, here): (&Node, Dial), (b, there): (&Node, Dial)) -> Relay {
     let relay = Relay::to(b.addresses()[0]).await;
-    let mut via_relay = b.as_peer(Dial::Us);
+    let mut via_relay = b.as_peer(here);
     via_relay.addresses[0] = relay.address;
     a.handle.update_peers(vec![via_relay]).expect("peers");
-    b.handle.update_peers(vec![a.as_peer(Dial::Them)]).expect("peers");
+    b.handle.update_peers(vec![a.as_peer(there)]).expect("peers");
     relay
 }
 
@@ -169,7 +174,7 @@ async fn one_path_carries_on_when_the_other_is_cut_and_bulk_moves_over() {
         Node::start(world.config(name, identity, vec![loopback(), loopback()]))
     };
     let (mut a, mut b) = (start("a"), start("b"));
-    let relay = dials_via_relay(&a, &b).await;
+    let relay = via_relay((&a, Dial::ByName), (&b, Dial::ByName)).await;
     a.up(&host("b"), Path(0)).await;
     a.up(&host("b"), Path(1)).await;
     a.handle.send_message(&b.name, Channel(0), Bytes::from_static(b"before")).expect("queue");
@@ -178,31 +183,130 @@ async fn one_path_carries_on_when_the_other_is_cut_and_bulk_moves_over() {
     let on_first = |n: &Node| n.handle.paths().iter().any(|p| p.path == Path(0) && p.carries_bulk);
     assert!(on_first(&a), "{:?}", a.handle.paths());
     relay.cut(true);
+    gets_a_message_over_the_second_path(&a, &mut b).await;
+    assert!(a.counted(Counted::BulkStalled) >= 1);
+    assert!(a.handle.paths().iter().any(|p| p.path == Path(1) && p.carries_bulk));
+    beat(&a, &mut b, Path(1), b"second path").await;
+}
+
+/// `b` beats on both paths, and `a` says the same until it arrives.
+async fn gets_a_message_over_the_second_path(a: &Node, b: &mut Node) {
+    let beats_of = b.handle.clone();
     let messages = async {
         loop {
             for path in [Path(0), Path(1)] {
-                let _ = b.handle.send_datagram(&a.name, path, Bytes::from_static(b"beat"));
+                let _ = beats_of.send_datagram(&a.name, path, Bytes::from_static(b"beat"));
             }
             let _ = a.handle.send_message(&host("b"), Channel(0), Bytes::from_static(b"after"));
             pause(20).await;
         }
     };
-    let arrives = async {
-        loop {
-            if let Some(TransportEvent::Message { bytes, .. }) = b.events.recv().await
-                && bytes == "after"
-            {
-                break;
-            }
-        }
-    };
     tokio::select! {
         () = messages => {}
-        done = tokio::time::timeout(LIMIT, arrives) => done.expect("a message over the second path"),
+        _ = b.message(b"after") => {}
     }
-    assert!(a.counted(Counted::BulkStalled) >= 1);
-    assert!(a.handle.paths().iter().any(|p| p.path == Path(1) && p.carries_bulk));
-    beat(&a, &mut b, Path(1), b"second path").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_between_a_voter_and_a_host_ride_on_their_one_connection_in_order_and_up_to_the_largest() {
+    let world = World::new("c");
+    let (mut a, mut b) = (world.start("a"), world.start("b"));
+    let _relay = dials_via_relay(&a, &b).await;
+    let sizes = [0, 1, 1500, FRAME_BYTES_MAX, 7];
+    // The first ones before there is a connection.
+    for _ in 0..2 {
+        for (n, size) in sizes.into_iter().enumerate() {
+            for (from, to) in [(&a, &b), (&b, &a)] {
+                let message = Bytes::from(vec![n as u8; size]);
+                from.handle.send_message(&to.name, Channel(n as u8), message).expect("queue");
+            }
+        }
+        for node in [&mut a, &mut b] {
+            for (n, size) in sizes.into_iter().enumerate() {
+                let wanted = |event: &TransportEvent| match event {
+                    TransportEvent::Message { channel, bytes, .. } => Some((channel.0, bytes.len())),
+                    _ => None,
+                };
+                assert_eq!(node.next("message", wanted).await, (n as u8, size));
+            }
+        }
+    }
+    for node in [&a, &b] {
+        assert_eq!((node.counted(Counted::ConnectionsUp), node.handle.open_connections()), (1, 1), "{}", node.name);
+        assert!(node.handle.paths().iter().all(|path| !path.carries_bulk));
+    }
+    beat(&a, &mut b, Path(0), b"a beat after all of it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_messages_that_nobody_needs_ends_and_the_next_message_gets_another() {
+    let world = World::new("c");
+    let a = world.start("a");
+    let identity = world.equip("b").0;
+    let rider = Stranger::new(*b"ApB1", b"antipode-beat/2", Some(&identity));
+    let connection = rider.calls_as_b(&a, Dial::Them).await;
+    for _ in 0..2 {
+        a.handle.send_message(&host("b"), Channel(3), Bytes::from_static(b"hello")).expect("queue");
+        let mut stream = connection.accept_uni().await.expect("a stream of messages");
+        let said = stream.read_to_end(100).await.expect("it ends, and in order");
+        assert_eq!(said, [&[1, 0, 0, 0, 5, 3][..], b"hello"].concat());
+    }
+    assert_eq!(a.counted(Counted::Dials), 0, "no other connection is wanted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_a_peer_that_knows_beats_alone_messages_go_over_a_connection_of_their_own() {
+    let world = World::new("c");
+    let a = world.start("a");
+    let identity = world.equip("b").0;
+    let older = Stranger::new(*b"ApB1", b"antipode-beat/1", Some(&identity));
+    let connection = older.calls_as_b(&a, Dial::Them).await;
+    a.handle.send_message(&host("b"), Channel(3), Bytes::from_static(b"hello")).expect("queue");
+    a.until_counted(Counted::Dials, 1).await;
+    let stream = tokio::time::timeout(Duration::from_millis(300), connection.accept_uni()).await;
+    assert!(stream.is_err(), "it would never be read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_large_message_that_rides_little_is_on_its_way_so_that_beats_find_the_path_free() {
+    let world = World::new("c");
+    let (mut a, mut b) = (world.start("a"), world.start("b"));
+    let relay = dials_via_relay(&a, &b).await;
+    a.up(&b.name, Path(0)).await;
+    beat(&a, &mut b, Path(0), b"before").await;
+    relay.cut(true);
+    let before = relay.packets();
+    a.handle.send_message(&b.name, Channel(0), Bytes::from(vec![1; FRAME_BYTES_MAX])).expect("queue");
+    // 32 KiB fill 28 packets; nothing answers, and QUIC repeats some of them after half a second.
+    eventually("all that may be on its way is", || relay.packets() - before >= 28).await;
+    pause(200).await;
+    let sent = relay.packets() - before;
+    assert!(sent <= 40, "{sent} packets of a message that takes nine hundred were sent at once");
+    relay.cut(false);
+    b.next("message", |event| matches!(event, TransportEvent::Message { .. }).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_ride_move_over_when_their_path_is_cut() {
+    let world = World::new("c");
+    let start = |name: &str| {
+        let (identity, _) = world.equip(name);
+        Node::start(world.config(name, identity, vec![loopback(), loopback()]))
+    };
+    let (mut a, mut b) = (start("a"), start("b"));
+    let relay = dials_via_relay(&a, &b).await;
+    a.up(&host("b"), Path(0)).await;
+    // The first path sends before there is another one, and keeps its turn.
+    a.handle.send_message(&b.name, Channel(0), Bytes::from_static(b"before")).expect("queue");
+    b.message(b"before").await;
+    a.up(&host("b"), Path(1)).await;
+    relay.cut(true);
+    gets_a_message_over_the_second_path(&a, &mut b).await;
+    assert!(a.is_up(Path(0)), "the first path's connection isn't given up for it");
+    relay.cut(false);
+    beat(&a, &mut b, Path(0), b"healed").await;
+    a.handle.send_message(&b.name, Channel(0), Bytes::from_static(b"in the end")).expect("queue");
+    b.message(b"in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

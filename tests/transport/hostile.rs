@@ -77,6 +77,29 @@ async fn oversized_and_malformed_frames_end_the_connection_and_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn so_do_those_that_ride_with_beats() {
+    let world = World::new("c");
+    let (identity, _) = world.equip("b");
+    let stranger = Stranger::new(*b"ApB1", b"antipode-beat/2", Some(&identity));
+    let oversized = [&[1][..], &(FRAME_BYTES_MAX as u32 + 1).to_be_bytes(), &[0; 100]].concat();
+    let cut_off = [&[1][..], &100_u32.to_be_bytes(), &[3; 50]].concat();
+    // Whether a host without a vote or a voter says it.
+    for dial in [Dial::Them, Dial::ByName] {
+        let a = world.start("a");
+        for bytes in [&oversized, &cut_off] {
+            let connection = stranger.calls_as_b(&a, dial).await;
+            let mut stream = connection.open_uni().await.expect("open");
+            // The connection may be closed while this is being written.
+            let _ = stream.write_all(bytes).await;
+            let _ = stream.finish();
+            connection.closed().await;
+        }
+        a.until_counted(Counted::FramesOversized, 1).await;
+        a.until_counted(Counted::FramesMalformed, 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_never_says_what_it_is_for_is_given_up() {
     let world = World::new("c");
     let (a, stranger) = rogue(&world).await;

@@ -231,9 +231,14 @@ pub async fn beat(from: &Node, to: &mut Node, path: Path, content: &'static [u8]
 /// A path between two hosts that can be cut: forwards packets from its first caller to `to`, and answers back.
 pub struct Relay {
     pub address: SocketAddr,
-    cut: Arc<AtomicBool>,
-    packets: Arc<AtomicUsize>,
+    state: Arc<RelayState>,
     task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct RelayState {
+    cut: AtomicBool,
+    packets: AtomicUsize,
 }
 
 impl Relay {
@@ -241,18 +246,18 @@ impl Relay {
         let outside = UdpSocket::bind(loopback()).await.expect("bind");
         let inside = UdpSocket::bind(loopback()).await.expect("bind");
         let address = outside.local_addr().expect("address");
-        let (cut, packets) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let task = tokio::spawn(forward((outside, inside), to, (Arc::clone(&cut), Arc::clone(&packets))));
-        Self { address, cut, packets, task }
+        let state = Arc::new(RelayState::default());
+        let task = tokio::spawn(forward((outside, inside), to, Arc::clone(&state)));
+        Self { address, state, task }
     }
 
     /// Packets that came in so far, from both ends.
     pub fn packets(&self) -> usize {
-        self.packets.load(Ordering::Acquire)
+        self.state.packets.load(Ordering::Acquire)
     }
 
     pub fn cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::Release);
+        self.state.cut.store(cut, Ordering::Release);
     }
 }
 
@@ -262,25 +267,21 @@ impl Drop for Relay {
     }
 }
 
-async fn forward(
-    (outside, inside): (UdpSocket, UdpSocket),
-    to: SocketAddr,
-    (cut, packets): (Arc<AtomicBool>, Arc<AtomicUsize>),
-) {
+async fn forward((outside, inside): (UdpSocket, UdpSocket), to: SocketAddr, state: Arc<RelayState>) {
     let mut caller = None;
     let (mut one, mut other) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
         tokio::select! {
             Ok((length, from)) = outside.recv_from(&mut one) => {
-                packets.fetch_add(1, Ordering::AcqRel);
+                state.packets.fetch_add(1, Ordering::AcqRel);
                 caller = Some(from);
-                if !cut.load(Ordering::Acquire) {
+                if !state.cut.load(Ordering::Acquire) {
                     let _ = inside.send_to(&one[..length], to).await;
                 }
             }
             Ok((length, _)) = inside.recv_from(&mut other) => {
-                packets.fetch_add(1, Ordering::AcqRel);
-                if let Some(caller) = caller && !cut.load(Ordering::Acquire) {
+                state.packets.fetch_add(1, Ordering::AcqRel);
+                if let Some(caller) = caller && !state.cut.load(Ordering::Acquire) {
                     let _ = outside.send_to(&other[..length], caller).await;
                 }
             }
@@ -335,6 +336,15 @@ impl Stranger {
 
     pub fn call(&self, to: SocketAddr) -> quinn::Connecting {
         self.endpoint.connect_with(self.config.clone(), to, "antipode").expect("call")
+    }
+
+    /// Makes this the host `b` among the peers of `to`, and gets in.
+    pub async fn calls_as_b(&self, to: &Node, dial: Dial) -> quinn::Connection {
+        to.handle.update_peers(vec![Peer { host: host("b"), addresses: vec![self.address()], dial }]).expect("peers");
+        let connection = self.call(to.addresses()[0]).await.expect("a good certificate");
+        let mut welcome = connection.accept_uni().await.expect("welcome");
+        welcome.read_exact(&mut [0]).await.expect("version");
+        connection
     }
 }
 

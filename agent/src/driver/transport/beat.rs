@@ -1,11 +1,13 @@
-//! One connection for beats: hands datagrams to the engine with the moment of their arrival.
+//! One connection for beats: hands datagrams to the engine with the moment of their arrival. Messages ride along (`ride`).
 //!
 //! The engine may be slow; beats then wait here, a bounded number of them, and the oldest are dropped and counted: the
 //! newest beat says all that an older one said.
 
 use super::TransportEvent;
 use super::event::{CloseCode, Ended};
+use super::messages::Messages;
 use super::remote::Remote;
+use super::ride;
 use super::shared::Shared;
 use super::slot::Live;
 use super::stats::Counted;
@@ -21,8 +23,14 @@ use tokio::sync::mpsc::error::TrySendError;
 pub(super) async fn run(shared: Arc<Shared>, remote: Arc<Remote>, live: Arc<Live>) {
     remote.count(live.path, Counted::ConnectionsUp);
     judge_again_if_changed(&shared, &live);
+    remote.note_whether_messages_ride(live.carries_messages);
     shared.tell_up(&remote, &live).await;
-    let error = read(&shared, &remote, &live).await;
+    let messages = Messages { shared: &shared, remote: &remote, path: live.path };
+    let error = tokio::select! {
+        biased;
+        error = read(&shared, &remote, &live) => error,
+        never = ride::run(messages, &live) => match never {},
+    };
     remote.count(live.path, Counted::ConnectionsDown);
     if let Some(to) = remote.path(live.path)
         && to.beats.clear(&live)

@@ -1,13 +1,12 @@
 //! One bulk connection: messages in both directions, streams on demand, and the look-out for a dead path.
 //!
-//! Each end opens one stream for the messages that it sends, in frames (`frame`). Messages wait in the peer's bounded
-//! queue; what has waited too long is dropped. A message that was being written when the connection ended may be lost:
-//! whoever needs more sends again (Raft does).
+//! Each end opens one stream for the messages that it sends (`messages`). A message that was being written when the
+//! connection ended may be lost: whoever needs more sends again (Raft does).
 
 use super::TransportEvent;
-use super::event::{Channel, CloseCode};
-use super::frame::{Decoder, FRAME_BYTES_MAX, FrameError, STREAM_VERSION, head};
-use super::outbox::Queued;
+use super::event::CloseCode;
+use super::frame::{Decoder, STREAM_VERSION};
+use super::messages::Messages;
 use super::remote::Remote;
 use super::shared::Shared;
 use super::silence::{Silence, Traffic};
@@ -78,9 +77,13 @@ pub(super) async fn run(shared: Arc<Shared>, remote: Arc<Remote>, live: Arc<Live
 }
 
 impl Bulk {
+    fn carried(&self) -> Messages<'_> {
+        Messages { shared: &self.shared, remote: &self.remote, path: self.live.path }
+    }
+
     /// Messages both ways, until one of the ways breaks.
     async fn messages(&self, opened: Opened) -> CloseCode {
-        let connection = &self.live.connection;
+        let (connection, carried) = (&self.live.connection, self.carried());
         let mut decoder = Decoder::default();
         let (sending, receiving) = match opened {
             Opened::ByUs(receiving) => {
@@ -93,7 +96,7 @@ impl Bulk {
         match (sending, receiving) {
             (Some(sending), Some(receiving)) => tokio::select! {
                 code = self.send(sending) => code,
-                code = self.receive(receiving, decoder) => code,
+                code = carried.receive(receiving, decoder, || self.used.now()) => code,
             },
             _ => CloseCode::Malformed,
         }
@@ -109,55 +112,12 @@ impl Bulk {
         // Only one connection drains the queue; one that was put out of its place lets go of it as it ends.
         let outbox = self.remote.outbox.turn().await;
         loop {
-            let Queued { channel, bytes, since } = outbox.next().await;
-            if clock::now().held_since(since) > self.shared.config.limits.message_age_max {
-                self.remote.count(self.live.path, Counted::MessagesExpired);
-                continue;
-            }
+            let message = outbox.next().await;
             self.used.now();
-            let mut pieces = [head(channel.0, bytes.len()), bytes];
-            if stream.write_all_chunks(&mut pieces).await.is_err() {
+            if self.carried().write(&mut stream, message).await.is_err() {
                 return CloseCode::Shutdown;
             }
-            self.remote.count(self.live.path, Counted::MessagesSent);
         }
-    }
-
-    async fn receive(&self, mut stream: quinn::RecvStream, mut decoder: Decoder) -> CloseCode {
-        loop {
-            let mut piece = match stream.read_chunk(FRAME_BYTES_MAX, true).await {
-                Ok(Some(chunk)) => chunk.bytes,
-                // Ended or broken: either way nothing more comes.
-                Ok(None) => return decoder.finish().map_or_else(|e| self.malformed(e), |()| CloseCode::Unused),
-                Err(_) => return CloseCode::Shutdown,
-            };
-            self.used.now();
-            loop {
-                match decoder.feed(&mut piece) {
-                    Ok(None) => break,
-                    Ok(Some(frame)) => {
-                        let (from, channel) = (self.remote.peer.host.clone(), Channel(frame.channel));
-                        let event = TransportEvent::Message { from, channel, bytes: frame.payload };
-                        // Waiting here is what slows the sender down.
-                        if self.shared.events.send(event).await.is_err() {
-                            return CloseCode::Shutdown;
-                        }
-                        self.remote.count(self.live.path, Counted::MessagesReceived);
-                    }
-                    Err(error) => return self.malformed(error),
-                }
-            }
-        }
-    }
-
-    fn malformed(&self, error: FrameError) -> CloseCode {
-        let what = match error {
-            FrameError::Oversized(_) => Counted::FramesOversized,
-            FrameError::Version(_) | FrameError::Truncated => Counted::FramesMalformed,
-        };
-        self.remote.count(self.live.path, what);
-        tracing::warn!(peer = %self.remote.peer.host, path = %self.live.path, because = %error, "message stream refused");
-        CloseCode::Malformed
     }
 
     /// Hands streams that the peer opens to the engine. Their number is bounded by QUIC.

@@ -39,7 +39,7 @@ pub struct Peer {
     pub dial: Dial,
 }
 
-/// Who sets up the connections for beats. Bulk is set up by whoever has something to send.
+/// Who sets up the connections for beats. Bulk is set up by whoever has something to send that needs it.
 ///
 /// One end dials: half the handshakes, no races. If both should (two configurations disagree for a while), the
 /// duplicates are settled the same way at both ends; if neither does, there is no connection.
@@ -55,6 +55,12 @@ pub enum Dial {
 }
 
 impl Dial {
+    /// One end is a voter, the other has no vote. So it is where the two configurations agree; what rides on beats because one
+    /// end thinks so is taken by the other in any case.
+    pub(super) fn is_between_vote_and_none(self) -> bool {
+        matches!(self, Self::Us | Self::Them)
+    }
+
     pub(super) fn is_ours(self, us: &HostName, them: &HostName) -> bool {
         match self {
             Self::ByName => us < them,

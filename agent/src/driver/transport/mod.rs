@@ -3,9 +3,11 @@
 //! ```text
 //! engine --send_datagram--> path 0 beat connection ==datagrams==>  peer --Datagram{received}--> its engine
 //!                           path 1 beat connection ==datagrams==>
-//!        --send_message---> bulk connection        ==frames=====>       --Message------------->
+//!        --send_message---> bulk connection *)     ==frames=====>       --Message------------->
 //!        --open_stream----> (the best path)        ==bytes======>       --Stream-------------->
 //! ```
+//!
+//! *) Between a voter and a host without a vote: the connection for beats (`ride`).
 //!
 //! Contract:
 //! - A peer is who its verified certificate says, at an address configured for it; anybody else is refused and counted.
@@ -30,10 +32,12 @@ mod event;
 pub mod frame;
 pub(crate) mod fuzz;
 mod handle;
+mod messages;
 mod outbox;
 mod pace;
 mod quic;
 mod remote;
+mod ride;
 mod shared;
 mod silence;
 mod slot;

@@ -1,4 +1,4 @@
-//! Messages that wait for the bulk connection to one peer.
+//! Messages that wait for a connection to one peer.
 //!
 //! Bounded in number and in bytes. It takes up memory only while something waits: a voter has a thousand peers, and sends
 //! most of them nothing for hours.
@@ -70,6 +70,11 @@ impl Outbox {
         Turn { outbox: self, _alone: self.emptied_by.lock().await }
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).messages.is_empty()
+    }
+
     fn pop(&self) -> Option<Queued> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let message = waiting.messages.pop_front()?;
@@ -85,9 +90,21 @@ impl Turn<'_> {
     /// The oldest message; waits for one. Dropped while it waits, it has taken nothing.
     pub(super) async fn next(&self) -> Queued {
         loop {
-            if let Some(message) = self.outbox.pop() {
+            if let Some(message) = self.take() {
                 return message;
             }
+            self.outbox.more.notified().await;
+        }
+    }
+
+    /// The oldest message, if one is there.
+    pub(super) fn take(&self) -> Option<Queued> {
+        self.outbox.pop()
+    }
+
+    /// Waits until a message is there.
+    pub(super) async fn filled(&self) {
+        while self.outbox.is_empty() {
             self.outbox.more.notified().await;
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! | | beat | bulk |
 //! |---|---|---|
-//! | carries | datagrams | message streams, streams on demand |
+//! | carries | datagrams; between a voter and a host without a vote the few messages, too | message streams, streams on demand |
 //! | congestion | a wide fixed window | as QUIC does by default |
 //! | kept alive by | beats | QUIC |
 //!
@@ -39,6 +39,10 @@ const FIRST_RTT: Duration = Duration::from_millis(100);
 /// More beats than these are acknowledged at once, whatever else.
 const BEATS_PER_ACK: VarInt = VarInt::from_u32(8);
 
+/// Bytes of messages on their way beside beats: 26 ms of a path of 10 Mbit/s, which a beat behind them would come later.
+/// At a round trip of 40 ms they carry 800 KB a second.
+pub(super) const RIDING_BYTES_MAX: VarInt = VarInt::from_u32(32 << 10);
+
 /// How long an acknowledgement may wait for a beat to ride on: more than Δ is at most. QUIC takes the round trip if that is
 /// shorter, and 25 ms if both are.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(250);
@@ -52,13 +56,17 @@ pub(super) enum Kind {
     Bulk = 1,
 }
 
+/// The protocol for beats with which messages may ride along; the one before it has beats alone.
+pub(super) const CARRIES_MESSAGES: &[u8] = b"antipode-beat/2";
+
 impl Kind {
-    /// The protocol's name and version in TLS.
-    pub(super) const fn alpn(self) -> &'static [u8] {
-        match self {
-            Self::Beat => b"antipode-beat/1",
-            Self::Bulk => b"antipode-bulk/1",
-        }
+    /// The protocol's names in TLS, with their versions, the best one first.
+    pub(super) fn protocols(self) -> Vec<Vec<u8>> {
+        let names: &[&[u8]] = match self {
+            Self::Beat => &[CARRIES_MESSAGES, b"antipode-beat/1"],
+            Self::Bulk => &[b"antipode-bulk/1"],
+        };
+        names.iter().map(|name| name.to_vec()).collect()
     }
 
     const fn mark(self) -> [u8; 4] {
@@ -136,14 +144,15 @@ fn transport_config(kind: Kind, limits: &Limits) -> Result<TransportConfig, Tran
     let idle = |span: Duration| IdleTimeout::try_from(span).map_err(|e| TransportError::Config(e.to_string()));
     let mut config = TransportConfig::default();
     config.initial_rtt(FIRST_RTT).allow_spin(false);
-    // The one stream that each end opens by itself: the welcome, and for bulk the messages.
+    // The one stream that each end opens by itself: the welcome, and the messages.
     config.max_concurrent_uni_streams(VarInt::from_u32(1));
     match kind {
         Kind::Beat => {
             config.max_idle_timeout(Some(idle(limits.beat_idle_max)?)).keep_alive_interval(None);
             config.max_concurrent_bidi_streams(VarInt::from_u32(0));
             config.datagram_receive_buffer_size(Some(64 << 10)).datagram_send_buffer_size(16 << 10);
-            config.stream_receive_window(VarInt::from_u32(1024)).receive_window(VarInt::from_u32(1024));
+            config.stream_receive_window(RIDING_BYTES_MAX).receive_window(RIDING_BYTES_MAX);
+            config.send_window(2 * RIDING_BYTES_MAX.into_inner());
             // Beats fit into the smallest packet that every path carries.
             config.mtu_discovery_config(None);
             // One beat is one packet: there is nothing to segment, and each connection would keep room for ten.

@@ -11,6 +11,7 @@ use crate::driver::clock;
 use bytes::Bytes;
 use quorum::moment::Moment;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -38,6 +39,8 @@ pub(super) struct Remote {
     pub(super) demand: Notify,
     wanted_until: Mutex<Option<Moment>>,
     pub(super) outbox: Outbox,
+    /// Whether messages to it ride on its connections for beats, as far as is known.
+    rides: AtomicBool,
     demand_lasts: Duration,
 }
 
@@ -57,6 +60,7 @@ impl Remote {
             bulk: Slot::default(),
             demand: Notify::new(),
             wanted_until: Mutex::new(None),
+            rides: AtomicBool::new(peer.dial.is_between_vote_and_none()),
             outbox: Outbox::new(messages_queued_max, message_bytes_queued_max),
             demand_lasts,
             peer,
@@ -78,13 +82,28 @@ impl Remote {
         self.peer.addresses.iter().any(|a| a.ip().to_canonical() == address.to_canonical())
     }
 
-    /// Queues a message for the bulk connection, and has one set up if there is none. Never waits.
+    /// Whether messages to it ride on its connections for beats. Before the first of those is up they wait for it.
+    pub(super) fn rides(&self) -> bool {
+        self.rides.load(Ordering::Acquire)
+    }
+
+    /// A connection for beats came up, on which messages can ride or can't (a release that doesn't know of it).
+    pub(super) fn note_whether_messages_ride(&self, can: bool) {
+        self.rides.store(can && self.peer.dial.is_between_vote_and_none(), Ordering::Release);
+        if !self.rides() && !self.outbox.is_empty() {
+            self.want_bulk();
+        }
+    }
+
+    /// Queues a message, and has a bulk connection set up if it needs one and there is none. Never waits.
     pub(super) fn enqueue(&self, channel: Channel, bytes: Bytes) -> Result<(), SendError> {
         if bytes.len() > FRAME_BYTES_MAX {
             return Err(SendError::TooLarge);
         }
         let queued = self.outbox.push(Queued { channel, bytes, since: clock::now() });
-        self.want_bulk();
+        if !self.rides() {
+            self.want_bulk();
+        }
         queued.inspect_err(|_| self.count(Path(0), Counted::MessagesRefused))
     }
 

@@ -5,7 +5,8 @@
 
 use super::arrivals::Followed;
 use super::event::{CloseCode, Path};
-use super::tls::Judged;
+use super::quic::CARRIES_MESSAGES;
+use super::tls::{self, Judged};
 use quorum::id::HostName;
 use quorum::moment::Moment;
 use std::sync::{Arc, OnceLock};
@@ -24,6 +25,8 @@ pub(super) struct Live {
     pub(super) judged: Judged,
     /// Its packets' arrivals; `None` for bulk.
     pub(super) arrivals: Option<Followed>,
+    /// Messages may ride on it beside beats.
+    pub(super) carries_messages: bool,
     /// Held by every stream and user of a bulk connection.
     pub(super) in_use: Arc<()>,
     closed_as: OnceLock<CloseCode>,
@@ -31,7 +34,9 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(connection: quinn::Connection, path: Path, by_us: bool, judged: Judged) -> Self {
-        Self { connection, path, by_us, judged, arrivals: None, in_use: Arc::new(()), closed_as: OnceLock::new() }
+        let carries_messages = tls::protocol(&connection).is_some_and(|name| name == CARRIES_MESSAGES);
+        let (in_use, closed_as) = (Arc::new(()), OnceLock::new());
+        Self { connection, path, by_us, judged, arrivals: None, carries_messages, in_use, closed_as }
     }
 
     /// Closes it, for the reason given first.

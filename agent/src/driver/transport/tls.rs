@@ -165,7 +165,7 @@ fn server_tls(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::clone(verifier))
         .with_single_cert(material.chain.clone(), material.key.clone_key())?;
-    tls.alpn_protocols = vec![kind.alpn().to_vec()];
+    tls.alpn_protocols = kind.protocols();
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     tls.max_early_data_size = 0;
@@ -182,7 +182,7 @@ fn client_tls(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(SameForServers(Arc::clone(verifier))))
         .with_client_auth_cert(material.chain.clone(), material.key.clone_key())?;
-    tls.alpn_protocols = vec![kind.alpn().to_vec()];
+    tls.alpn_protocols = kind.protocols();
     tls.resumption = rustls::client::Resumption::disabled();
     tls.enable_early_data = false;
     tls.enable_sni = false;
@@ -232,6 +232,11 @@ impl ServerCertVerifier for SameForServers {
 
 fn certificates(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
     connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
+}
+
+/// The name of the protocol that both ends agreed upon.
+pub(super) fn protocol(connection: &quinn::Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?.protocol
 }
 
 /// Whom the verified certificate at the other end names.
