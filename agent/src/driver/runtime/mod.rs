@@ -20,6 +20,7 @@ mod memory;
 mod notify;
 mod peers;
 pub mod recovery;
+mod resting;
 mod start;
 mod step;
 mod store;

@@ -8,14 +8,15 @@ use super::keeper::{KeeperEnd, LOOK_EVERY};
 use super::measure;
 use super::memory::Memory;
 use super::peers::peers;
+use super::resting;
 use super::start::{RunError, identity_files, now, start_disk};
 use super::store::{DiskThread, put_aside};
 use crate::admin::Asked;
 use crate::config::AgentConfig;
 use crate::driver::fence::FenceDriver;
-use crate::driver::transport::{Channel, Grid, Path, Rest, TransportEvent, TransportHandle, catch_up};
+use crate::driver::transport::{Channel, Path, TransportEvent, TransportHandle, catch_up};
 use crate::driver::work::{Order, Site, Workers};
-use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Resting, Sight, Vote, WorkId};
+use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Report, Sight, Vote, WorkId};
 use crate::event::Event;
 use crate::heartbeat;
 use crate::metrics::Metrics;
@@ -92,8 +93,7 @@ struct Running {
     tickets: u64,
     /// The version byte that each peer was last told to send and that isn't read here.
     undecodable: BTreeMap<HostName, Option<u8>>,
-    /// How often the transport is looked at; none: at once.
-    rest: Option<Resting>,
+    resting: resting::Told,
     /// When this machine was last seen to be the one it was.
     looked: Option<std::time::Instant>,
     memory: Memory,
@@ -106,8 +106,15 @@ impl Loop {
             Workers::new(self.site(), self.inbox.clone())
         };
         let (answers, undecodable) = (BTreeMap::new(), BTreeMap::new());
-        let mut running =
-            Running { workers, answers, tickets: 0, undecodable, rest: None, looked: None, memory: Memory::new() };
+        let mut running = Running {
+            workers,
+            answers,
+            tickets: 0,
+            undecodable,
+            resting: resting::Told::default(),
+            looked: None,
+            memory: Memory::new(),
+        };
         stop_on_signals(self.inbox.clone())?;
         let effects = self.engine.step(now(), Input::Wake);
         self.perform(effects, &mut running)?;
@@ -186,15 +193,10 @@ impl Loop {
         self.perform(effects, running)
     }
 
-    /// At rest the transport is looked at together with the beats, and a few times between two of them.
     fn rest(&self, running: &mut Running) {
-        let rest = self.engine.rest();
-        if running.rest != rest {
-            running.rest = rest;
-            let beat = self.engine.next_beat().unwrap_or_default().boot_ns;
-            let from = std::time::Instant::now() + Duration::from_nanos(beat.saturating_sub(now().moment.boot_ns));
-            let looks = |every| Grid { from, every };
-            self.transport.rest(rest.map(|rest| Rest { looks: rest.look.map(looks), beats_late: rest.beat }));
+        let (rest, beat) = (self.engine.rest(), self.engine.next_beat().unwrap_or_default());
+        if let Some(rest) = running.resting.news(rest, beat, || (now().moment, std::time::Instant::now())) {
+            self.transport.rest(rest);
         }
     }
 
