@@ -287,6 +287,39 @@ async fn of_a_large_message_that_rides_little_is_on_its_way_so_that_beats_find_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_there_is_much_to_say_for_long_the_bulk_connection_goes_on_with_it() {
+    let world = World::new("c");
+    let (mut a, mut b) = (world.start("a"), world.start("b"));
+    let relay = dials_via_relay(&a, &b).await;
+    a.up(&b.name, Path(0)).await;
+    beat(&a, &mut b, Path(0), b"before").await;
+    let say = |n: u8| {
+        a.handle.send_message(&host("b"), Channel(n), Bytes::from(vec![n; 100_000])).expect("queue");
+    };
+    // It takes more than the window, and stands still for longer than anybody should be busy.
+    relay.cut(true);
+    say(0);
+    pause(2_500).await;
+    relay.cut(false);
+    let is_bulk_up = || a.handle.paths().iter().any(|path| path.carries_bulk);
+    assert!(!is_bulk_up());
+    (1..40).for_each(say);
+    eventually("the bulk connection helps out", is_bulk_up).await;
+    say(40);
+    let mut heard = Vec::new();
+    while !heard.contains(&40) {
+        let wanted = |event: &TransportEvent| match event {
+            TransportEvent::Message { channel, .. } => Some(channel.0),
+            _ => None,
+        };
+        heard.push(b.next("message", wanted).await);
+    }
+    assert_eq!(heard[0], 0);
+    heard.sort_unstable();
+    assert!(heard.is_sorted_by(|one, next| one < next), "none twice: {heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_that_ride_move_over_when_their_path_is_cut() {
     let world = World::new("c");
     let start = |name: &str| {

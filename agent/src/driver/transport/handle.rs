@@ -168,8 +168,9 @@ impl TransportHandle {
         remote.path(path)?.beats.current()?.connection.max_datagram_size()
     }
 
-    /// Queues a message, and sets up a bulk connection if there is none. Never waits. Messages of one peer arrive in
-    /// order and at most once; those that are under way when a connection ends, or that wait for one too long, are lost.
+    /// Queues a message, and sets up a bulk connection if it needs one and there is none. Never waits. Messages of one peer
+    /// arrive at most once, and in order as long as one connection carries them; those that are under way when a connection
+    /// ends, or that wait for one too long, are lost.
     ///
     /// # Errors
     /// [`SendError::UnknownPeer`], [`SendError::TooLarge`] beyond [`FRAME_BYTES_MAX`](super::FRAME_BYTES_MAX),

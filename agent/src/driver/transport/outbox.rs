@@ -102,6 +102,11 @@ impl Turn<'_> {
         self.outbox.pop()
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
     /// Waits until a message is there.
     pub(super) async fn filled(&self) {
         while self.outbox.is_empty() {

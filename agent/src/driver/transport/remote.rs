@@ -114,6 +114,15 @@ impl Remote {
         self.demand.notify_one();
     }
 
+    /// Whether the bulk connection is up; if not, it is wanted from now on.
+    pub(super) fn has_bulk_or_wants_it(&self) -> bool {
+        let is_up = self.bulk.current().is_some_and(|live| live.connection.close_reason().is_none());
+        if !is_up {
+            self.want_bulk();
+        }
+        is_up
+    }
+
     pub(super) fn wants_bulk(&self, now: Moment) -> bool {
         let until = *self.wanted_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| !now.either_reached(until))

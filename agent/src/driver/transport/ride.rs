@@ -9,7 +9,8 @@
 //!
 //! Each end opens a stream when it has something to say, one at a time, and ends it after a while of silence: an idle
 //! connection keeps nothing for it. Of several paths one sends; once it is silent while the peer is heard on another one, that
-//! one goes on, and what was half sent is lost: whoever needs more sends again.
+//! one goes on, and what was half sent is lost: whoever needs more sends again. The bulk connection helps out when there is
+//! so much to say, or the path is so long, that it takes long.
 
 use super::event::CloseCode;
 use super::frame::{Decoder, STREAM_VERSION};
@@ -26,12 +27,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// A stream on which nothing was said for so long is ended.
 const SILENT_MAX: Duration = Duration::from_secs(2);
 
+/// When there was something to say all the while for so long, the bulk connection is set up to go on. What waits is dropped
+/// when it is old ([`Limits::message_age_max`](super::Limits)): it has to get through before.
+const BUSY_MAX: Duration = Duration::from_secs(2);
+
 /// How sending on a stream ended.
 #[derive(Debug)]
 enum Sent {
     /// There was nothing more to say, or the peer didn't want it.
     All,
-    /// Another path is the better one.
+    /// Another path, or the bulk connection, is the better one.
     Elsewhere,
     /// The connection has ended.
     Lost,
@@ -68,7 +73,7 @@ async fn send(messages: Messages<'_>, live: &Live) -> Infallible {
             drop(turn);
             match sent {
                 Sent::All => {}
-                // Meanwhile the other path has its turn.
+                // Meanwhile the other one has its turn.
                 Sent::Elsewhere => tokio::time::sleep(LOOK_EVERY).await,
                 Sent::Lost => break,
             }
@@ -83,23 +88,30 @@ async fn empty(messages: Messages<'_>, live: &Live, turn: &Turn<'_>) -> Sent {
         let mut stream = Unfinished(Some(live.connection.open_uni().await?));
         stream.get().write_all(&[STREAM_VERSION]).await?;
         loop {
+            let busy_since = clock::now();
             while let Some(message) = turn.take() {
                 messages.write(stream.get(), message).await?;
+                let is_long = clock::now().held_since(busy_since) >= BUSY_MAX;
+                if is_long && !turn.is_empty() && messages.remote.has_bulk_or_wants_it() {
+                    stream.finish_and_arrive().await;
+                    return Ok(Sent::Elsewhere);
+                }
             }
             let until = messages.shared.pace.moment(Instant::now() + SILENT_MAX);
             if tokio::time::timeout_at(until.into(), turn.filled()).await.is_err() {
                 stream.finish();
-                return Ok(());
+                return Ok(Sent::All);
             }
         }
     };
-    let sent: Result<(), quinn::WriteError> = tokio::select! {
+    let sent: Result<Sent, quinn::WriteError> = tokio::select! {
         biased;
         sent = all => sent,
         () = heard_elsewhere(messages) => return Sent::Elsewhere,
     };
     match sent {
-        Ok(()) | Err(quinn::WriteError::Stopped(_)) => Sent::All,
+        Ok(sent) => sent,
+        Err(quinn::WriteError::Stopped(_)) => Sent::All,
         Err(_) => Sent::Lost,
     }
 }
@@ -132,6 +144,14 @@ impl Unfinished {
             // Fails only if it has ended already.
             let _ = stream.finish();
         }
+    }
+
+    /// The same, and waits until the peer has all of it, so that what another connection carries doesn't overtake it.
+    async fn finish_and_arrive(mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.get().finish();
+        let _ = self.get().stopped().await;
+        self.0 = None;
     }
 }
 
