@@ -222,6 +222,17 @@ fn untold_faults(source: &Source, table: &str) -> Vec<String> {
     untold.map(|fault| format!("{}: the fault {fault} has no row in tests/README.md", source.path)).collect()
 }
 
+/// Crates that a manifest asks for and the fuzzers' lock file doesn't know of: then `make fuzz` can't begin.
+fn unlocked(package: &str, manifest: &str, lock: &str) -> Vec<String> {
+    let asked = manifest.split("\n[").find_map(|section| section.strip_prefix("dependencies]\n")).unwrap_or_default();
+    let asked = asked.lines().filter(|line| !line.starts_with('#'));
+    let asked = asked.filter_map(|line| line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty()));
+    let entry = lock.split("[[package]]").find(|entry| entry.contains(&format!("name = \"{package}\"\n")));
+    let locked: Vec<&str> = entry.unwrap_or_default().lines().filter_map(|line| line.strip_prefix(" \"")).collect();
+    let is_locked = |name: &str| locked.iter().any(|line| line.split([' ', '"']).next() == Some(name));
+    asked.filter(|name| !is_locked(name)).map(|name| format!("tests/fuzz/Cargo.lock: {package} needs {name}")).collect()
+}
+
 fn holds(rule: fn(&Source) -> Vec<String>) {
     let complaints: Vec<String> = sources().iter().flat_map(rule).collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
@@ -270,6 +281,16 @@ fn every_planted_fault_has_a_row_that_says_what_notices_it() {
 }
 
 #[test]
+fn the_fuzzers_lock_file_knows_all_that_our_packages_need() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect(path);
+    let lock = read("tests/fuzz/Cargo.lock");
+    let of = |(package, dir): (&str, &str)| unlocked(package, &read(&format!("{dir}/Cargo.toml")), &lock);
+    let unlocked: Vec<String> =
+        [("quorum", "quorum"), ("fencing", "fencing"), ("antipode", "agent")].into_iter().flat_map(of).collect();
+    assert!(unlocked.is_empty(), "cargo metadata in tests/fuzz mends it:\n{}", unlocked.join("\n"));
+}
+
+#[test]
 fn each_rule_can_fail() {
     let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
     let asks = source("agent/src/a.rs", "if mutants::on(\"a.b\") {}");
@@ -288,4 +309,7 @@ fn each_rule_can_fail() {
     assert_eq!(words(&source("a.rs", "todo!()\n#[allow(x)]\n")).len(), 2);
     assert_eq!(header(&source("a.rs", "fn f() {}\n")).len(), 1);
     assert_eq!(sleeping_tests(&source("tests/a.rs", "std::thread::sleep(x)\n")).len(), 1);
+    let manifest = "[package]\n\n[dependencies]\na.workspace = true\nb = \"1\"\n\n[dev-dependencies]\nc = \"1\"\n";
+    let lock = "[[package]]\nname = \"p\"\ndependencies = [\n \"a 1.0\",\n]\n";
+    assert_eq!(unlocked("p", manifest, lock), ["tests/fuzz/Cargo.lock: p needs b"]);
 }
