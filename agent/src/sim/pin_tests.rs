@@ -178,10 +178,12 @@ fn a_pinned_group_is_not_moved_and_says_so() {
 #[cfg(feature = "mutants")]
 #[test]
 fn every_guard_of_the_pins_is_watched_by_a_story() {
+    /// Faults that are planted together, and the story that notices.
+    type Watched = (&'static [&'static str], fn());
     let through: fn() = what_is_pinned_goes_on_through_the_work_and_comes_back_under_its_lease;
     let hanging: fn() = an_untying_that_hangs_is_given_up_and_leaves_it_pinned;
     let lost: fn() = a_pinned_group_whose_host_lost_its_power_is_untied_by_proof_and_granted_again;
-    let stories: [(&[&str], fn()); 5] = [
+    let stories: [Watched; 5] = [
         (&["engine.forgets_the_pin_of_another_boot"], lost),
         (&["engine.ties_unacknowledged"], through),
         (&["engine.kills_the_tied"], through),
