@@ -61,7 +61,12 @@ pub fn encode_ledger(ledger: &Ledger) -> Result<Vec<u8>, codec::EncodeError> {
 /// # Errors
 /// [`DecodeError`] if it isn't one of this version.
 pub fn decode_ledger(bytes: &[u8]) -> Result<Ledger, DecodeError> {
-    codec::decode(LEDGER_VERSION, bytes, quorum::replica::wire::SNAPSHOT_BYTES_MAX).map(remembered)
+    let ledger: Ledger = codec::decode(LEDGER_VERSION, bytes, quorum::replica::wire::SNAPSHOT_BYTES_MAX)?;
+    // No command brings such a one about: a peer made it up.
+    if ledger.timing().is_some_and(|timing| !timing.is_within_range()) {
+        return Err(DecodeError::Impossible("a span of the ledger's timing is longer than an hour"));
+    }
+    Ok(remembered(ledger))
 }
 
 #[cfg(not(feature = "mutants"))]

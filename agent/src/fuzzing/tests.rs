@@ -1,8 +1,11 @@
 //! What the normal suite sees of fuzzing: every target with its seeds and with mutations of them, and the bytes that
 //! must never change.
 
+use super::samples::HISTORY;
 use super::*;
+use crate::engine::{decode_ledger, encode_ledger};
 use crate::sim::Random;
+use quorum::codec::DecodeError;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -79,6 +82,19 @@ fn what_once_ended_a_process_is_borne() {
     borne("keeper", &memory);
     // Entries that go on behind the largest index there is.
     borne("talk", &talk::committed_at(u64::MAX));
+}
+
+/// A peer that votes sent it as a snapshot, and the detector's margin overflowed.
+#[test]
+fn a_ledger_with_a_span_that_nobody_can_have_set_is_refused() {
+    let bytes = encode_ledger(&HISTORY.ledger).expect("small");
+    let detection = HISTORY.ledger.timing().expect("it began").detection;
+    assert!(decode_ledger(&bytes).is_ok() && detection.as_secs() == 0);
+    // Seconds and nanoseconds, as `bincode` writes them: the smallest number of bytes, then four behind a mark.
+    let span = [&[0, 0xfc][..], &detection.subsec_nanos().to_le_bytes()].concat();
+    let at = bytes.windows(span.len()).position(|window| window == span).expect("it is written");
+    let absurd = [&bytes[..at], &[0xfd], &[0xff; 8], &bytes[at + 1..]].concat();
+    assert!(matches!(decode_ledger(&absurd), Err(DecodeError::Impossible(_))));
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -85,6 +85,9 @@ pub enum DecodeError {
     /// The bytes don't describe a value of this type.
     #[error("decode the value")]
     Value(#[source] bincode::error::DecodeError),
+    /// A value of this type, but one that no writer makes.
+    #[error("accept the value: {0}")]
+    Impossible(&'static str),
 }
 
 fn config() -> impl bincode::config::Config {

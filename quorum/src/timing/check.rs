@@ -144,6 +144,11 @@ impl Timing {
         found
     }
 
+    /// Whether arithmetic with its spans can't overflow. What [`Timing::check`] passes is.
+    pub fn is_within_range(&self) -> bool {
+        self.spans().iter().all(|(_, span)| *span <= SPAN_MAX)
+    }
+
     fn check_range(&self, found: &mut Vec<Violation>) {
         for (name, span) in self.spans() {
             if span > SPAN_MAX {
