@@ -277,11 +277,11 @@ async fn of_a_large_message_that_rides_little_is_on_its_way_so_that_beats_find_t
     relay.cut(true);
     let before = relay.packets();
     a.handle.send_message(&b.name, Channel(0), Bytes::from(vec![1; FRAME_BYTES_MAX])).expect("queue");
-    // 32 KiB fill 28 packets; nothing answers, and QUIC repeats some of them after half a second.
+    // 32 KiB fill 28 packets; nothing answers, and QUIC asks with two more after a while, then after twice as long, and so on.
     eventually("all that may be on its way is", || relay.packets() - before >= 28).await;
     pause(200).await;
     let sent = relay.packets() - before;
-    assert!(sent <= 40, "{sent} packets of a message that takes nine hundred were sent at once");
+    assert!(sent <= 100, "{sent} packets of a message that takes nine hundred were sent at once");
     relay.cut(false);
     b.next("message", |event| matches!(event, TransportEvent::Message { .. }).then_some(())).await;
 }
