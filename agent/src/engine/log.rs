@@ -342,6 +342,13 @@ impl Engine {
                 self.following.followed = None;
                 return;
             }
+            let (Fed::Empty(term) | Fed::Membership(term, _) | Fed::Entry(term, _)) = &fed;
+            if *term < self.ledger.position().term {
+                let because =
+                    format!("entry {index} is of an earlier term than the one before it: no log is like that");
+                self.event(Event::Dropped { from: from.clone(), because });
+                return;
+            }
             match fed {
                 Fed::Empty(term) => self.apply_empty(Position { index, term }),
                 Fed::Membership(term, change) => self.apply_membership(Position { index, term }, &change),

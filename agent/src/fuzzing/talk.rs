@@ -150,9 +150,9 @@ pub(super) fn talk_seeds() -> Vec<Vec<u8>> {
 
 /// The voter in force beats, then feeds a host two entries from `first` on.
 #[cfg(test)]
-pub(super) fn committed_at(first: u64) -> Vec<u8> {
+pub(super) fn committed_at(first: u64, terms: [u64; 2]) -> Vec<u8> {
     use quorum::id::{LogIndex, Term};
-    let entries = vec![engine::Fed::Empty(Term(1)), engine::Fed::Empty(Term(1))];
+    let entries = terms.map(|term| engine::Fed::Empty(Term(term))).into();
     let message = engine::Message::Committed { first: LogIndex(first), entries };
     let (_, beat) = datagrams().into_iter().next().expect("a beat");
     let pieces = [[vec![0x06], beat].concat(), [vec![0x02], engine::encode(&message).expect("fits")].concat()];

@@ -81,7 +81,9 @@ fn what_once_ended_a_process_is_borne() {
     memory[17..25].fill(0xff);
     borne("keeper", &memory);
     // Entries that go on behind the largest index there is.
-    borne("talk", &talk::committed_at(u64::MAX));
+    borne("talk", &talk::committed_at(u64::MAX, [1, 1]));
+    // Entries whose terms fall.
+    borne("talk", &talk::committed_at(1, [33, 1]));
 }
 
 /// A peer that votes sent it as a snapshot, and the detector's margin overflowed.
