@@ -118,14 +118,16 @@ impl Arrivals {
     pub fn expected(&self) -> Option<Moment> {
         let (seq, at) = self.last?;
         let short = at.plus(Duration::from_nanos(self.every_ns));
-        let every = i128::from(self.every_ns);
         let mean_ns = |sum: i64, len: usize| {
-            i128::from(self.base_ns) + i128::from(sum) * 1_000 / i128::try_from(len.max(1)).unwrap_or(1)
+            let mean = sum * 1_000 / i64::try_from(len.max(1)).unwrap_or(1);
+            self.base_ns.saturating_add(mean)
         };
         let recent = self.offsets.iter().rev().take(RECENT);
         let recent = mean_ns(recent.map(|offset| i64::from(*offset)).sum(), self.offsets.len().min(RECENT));
         let whole = mean_ns(self.offsets_sum, self.offsets.len());
-        let long = whole.min(recent + every) + every * i128::from(seq + 1);
+        // A peer chooses its numbers.
+        let every = i128::from(self.every_ns);
+        let long = i128::from(whole).min(i128::from(recent) + every) + every * (i128::from(seq) + 1);
         let long = u64::try_from(long).unwrap_or_default();
         Some(short.plus(Duration::from_nanos(long.saturating_sub(short.boot_ns))))
     }
@@ -139,6 +141,18 @@ mod tests {
 
     fn ms(ms: u64) -> Moment {
         Moment::from_ns(ms * 1_000_000)
+    }
+
+    #[test]
+    fn a_peer_that_makes_up_its_numbers_is_expected_at_some_moment() {
+        for seq in [u64::MAX, u64::MAX - 1, u64::MAX / 2] {
+            let mut arrivals = Arrivals::new(EVERY);
+            arrivals.heard(1, ms(10_050));
+            assert!(arrivals.heard(seq, ms(10_100)), "{seq}");
+            let expected = arrivals.expected().expect("beats were heard");
+            assert!((ms(10_150)..=ms(10_200)).contains(&expected), "{seq}: {expected:?}");
+            assert!(!arrivals.heard(2, ms(10_150)), "an older one");
+        }
     }
 
     #[test]
