@@ -320,26 +320,40 @@ async fn when_there_is_much_to_say_for_long_the_bulk_connection_goes_on_with_it(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_ride_move_over_when_their_path_is_cut() {
+async fn messages_that_ride_move_over_when_their_path_is_cut_and_what_was_half_said_is_no_fault() {
     let world = World::new("c");
     let start = |name: &str| {
         let (identity, _) = world.equip(name);
         Node::start(world.config(name, identity, vec![loopback(), loopback()]))
     };
     let (mut a, mut b) = (start("a"), start("b"));
-    let relay = dials_via_relay(&a, &b).await;
-    a.up(&host("b"), Path(0)).await;
-    // The first path sends before there is another one, and keeps its turn.
-    a.handle.send_message(&b.name, Channel(0), Bytes::from_static(b"before")).expect("queue");
-    b.message(b"before").await;
-    a.up(&host("b"), Path(1)).await;
-    relay.cut(true);
+    let [first, second] = [Relay::to(b.addresses()[0]).await, Relay::to(b.addresses()[1]).await];
+    let mut via_relays = b.as_peer(Dial::Us);
+    via_relays.addresses = vec![first.address, second.address];
+    second.cut(true);
+    a.handle.update_peers(vec![via_relays]).expect("peers");
+    b.handle.update_peers(vec![a.as_peer(Dial::Them)]).expect("peers");
+    a.up(&b.name, Path(0)).await;
+    second.cut(false);
+    // There is no other path yet, so the first one sends, and keeps its turn for as long as there is something to say.
+    while !a.is_up(Path(1)) {
+        a.handle.send_message(&b.name, Channel(0), Bytes::from_static(b"before")).expect("queue");
+        b.message(b"before").await;
+    }
+    first.cut_after(12);
+    a.handle.send_message(&b.name, Channel(0), Bytes::from(vec![1; FRAME_BYTES_MAX])).expect("queue");
     gets_a_message_over_the_second_path(&a, &mut b).await;
     assert!(a.is_up(Path(0)), "the first path's connection isn't given up for it");
-    relay.cut(false);
-    beat(&a, &mut b, Path(0), b"healed").await;
-    a.handle.send_message(&b.name, Channel(0), Bytes::from_static(b"in the end")).expect("queue");
+    first.cut(false);
+    // What was lost with the cut is said again as soon as something is heard: that there will be no more of it.
+    for _ in 0..5 {
+        beat(&a, &mut b, Path(0), b"healed").await;
+        beat(&b, &mut a, Path(0), b"so it is").await;
+        pause(20).await;
+    }
+    a.handle.send_message(&host("b"), Channel(0), Bytes::from_static(b"in the end")).expect("queue");
     b.message(b"in the end").await;
+    assert_eq!((b.counted(Counted::FramesMalformed), b.counted(Counted::ConnectionsUp)), (0, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use quorum::id::{ClusterName, HostName};
 use quorum::moment::Moment;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
@@ -237,8 +237,16 @@ pub struct Relay {
 
 #[derive(Default)]
 struct RelayState {
-    cut: AtomicBool,
     packets: AtomicUsize,
+    /// The first packet that doesn't pass.
+    cut_at: AtomicUsize,
+}
+
+impl RelayState {
+    /// Whether the packet that has just come in passes.
+    fn passes(&self) -> bool {
+        self.packets.fetch_add(1, Ordering::AcqRel) < self.cut_at.load(Ordering::Acquire)
+    }
 }
 
 impl Relay {
@@ -246,7 +254,7 @@ impl Relay {
         let outside = UdpSocket::bind(loopback()).await.expect("bind");
         let inside = UdpSocket::bind(loopback()).await.expect("bind");
         let address = outside.local_addr().expect("address");
-        let state = Arc::new(RelayState::default());
+        let state = Arc::new(RelayState { cut_at: usize::MAX.into(), ..RelayState::default() });
         let task = tokio::spawn(forward((outside, inside), to, Arc::clone(&state)));
         Self { address, state, task }
     }
@@ -257,7 +265,12 @@ impl Relay {
     }
 
     pub fn cut(&self, cut: bool) {
-        self.state.cut.store(cut, Ordering::Release);
+        self.state.cut_at.store(if cut { 0 } else { usize::MAX }, Ordering::Release);
+    }
+
+    /// So many more packets pass, of both ends together.
+    pub fn cut_after(&self, packets: usize) {
+        self.state.cut_at.store(self.packets() + packets, Ordering::Release);
     }
 }
 
@@ -273,15 +286,13 @@ async fn forward((outside, inside): (UdpSocket, UdpSocket), to: SocketAddr, stat
     loop {
         tokio::select! {
             Ok((length, from)) = outside.recv_from(&mut one) => {
-                state.packets.fetch_add(1, Ordering::AcqRel);
                 caller = Some(from);
-                if !state.cut.load(Ordering::Acquire) {
+                if state.passes() {
                     let _ = inside.send_to(&one[..length], to).await;
                 }
             }
             Ok((length, _)) = inside.recv_from(&mut other) => {
-                state.packets.fetch_add(1, Ordering::AcqRel);
-                if let Some(caller) = caller && !state.cut.load(Ordering::Acquire) {
+                if state.passes() && let Some(caller) = caller {
                     let _ = outside.send_to(&other[..length], caller).await;
                 }
             }
