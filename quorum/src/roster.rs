@@ -64,7 +64,7 @@ impl Membership {
     }
 
     /// Every voter of either half, each once, in order.
-    pub fn all_voters(&self) -> impl Iterator<Item = &VoterInfo> {
+    pub fn all_voters(&self) -> impl Iterator<Item = &VoterInfo> + Clone {
         let going = self.outgoing.values().filter(|voter| !self.voters.contains_key(&voter.id));
         self.voters.values().chain(going)
     }

@@ -61,12 +61,11 @@ impl Engine {
 
     /// Every host speaks to the voters; a voter also speaks to every host, so that they hear the quorum.
     fn listeners(&self) -> Vec<HostName> {
-        let roster = self.roster();
-        if self.voting.is_some() {
-            return roster.into_keys().collect();
-        }
-        let known: Vec<HostName> = roster.keys().filter(|host| self.vote_of(host).is_some()).cloned().collect();
-        if known.is_empty() { roster.into_keys().collect() } else { known }
+        let known = match self.voting {
+            Some(_) => Vec::new(),
+            None => self.peers().filter(|host| self.vote_of(host).is_some()).cloned().collect(),
+        };
+        if known.is_empty() { self.peers().cloned().collect() } else { known }
     }
 
     /// The voters of the applied configuration and the hosts that they run on.
@@ -80,11 +79,12 @@ impl Engine {
     }
 
     fn lease_requests(&mut self) -> BTreeMap<HostName, LeaseRequest> {
-        let hosts = self.voter_hosts();
+        let membership = self.ledger.membership();
         let Some(holder) = &mut self.keeper.holder else { return BTreeMap::new() };
-        holder.set_voters(&hosts.keys().copied().collect());
+        holder.set_voters(membership.all_voters().map(|voter| voter.id));
+        let host_of = |id| membership.all_voters().find(|voter| voter.id == id).map(|voter| voter.host.clone());
         let due = holder.requests_due(self.now.moment);
-        due.into_iter().filter_map(|(voter, request)| Some((hosts.get(&voter)?.clone(), request))).collect()
+        due.into_iter().filter_map(|(voter, request)| Some((host_of(voter)?, request))).collect()
     }
 
     fn compose(&mut self, seq: u64, padded: bool) -> Beat {

@@ -324,6 +324,16 @@ impl Engine {
         roster
     }
 
+    /// Everybody whom this agent may hear; as `roster`, without a copy.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &HostName> {
+        let (spec, seeds) = match &self.spec {
+            Some(spec) => (Some(spec.hosts.keys()), None),
+            None => (None, Some(self.seeds.keys())),
+        };
+        let known = spec.into_iter().flatten().chain(seeds.into_iter().flatten());
+        known.filter(|host| **host != self.me.host)
+    }
+
     /// The site of somebody whom this agent may hear; as `roster`, without the whole list.
     pub(super) fn site_of_peer(&self, host: &HostName) -> Option<&SiteName> {
         let known = match &self.spec {

@@ -13,7 +13,7 @@ use crate::moment::Moment;
 use crate::mutants;
 use crate::roster::{ConfigId, majority};
 use crate::timing::Timing;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Configurations whose grants are kept. A change passes through three (old, joint, new); one more for a second
@@ -103,10 +103,10 @@ impl Holder {
     /// Whom to ask from now on: every voter that is known, of either half of a joint configuration.
     ///
     /// It is no safety matter: what counts is the list in the grants.
-    pub fn set_voters(&mut self, voters: &BTreeSet<VoterId>) {
-        self.asked.retain(|voter, _| voters.contains(voter));
+    pub fn set_voters(&mut self, voters: impl Iterator<Item = VoterId> + Clone) {
+        self.asked.retain(|asked, _| voters.clone().any(|voter| voter == *asked));
         for voter in voters {
-            self.asked.entry(*voter).or_default();
+            self.asked.entry(voter).or_default();
         }
     }
 

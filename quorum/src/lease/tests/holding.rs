@@ -12,7 +12,7 @@ fn timing() -> Timing {
 
 fn holder(voters: &[u64]) -> Holder {
     let mut holder = Holder::new(host(), claim(), AGENT, S(1));
-    holder.set_voters(&ids(voters).into_iter().collect::<BTreeSet<_>>());
+    holder.set_voters(ids(voters).into_iter());
     holder
 }
 
@@ -78,7 +78,7 @@ fn members_claims(claims: &mut Claims) {
 
 fn admission_claims(claims: &mut Claims) {
     let mut earlier = Holder::new(host(), claim(), AgentInstance([8; 16]), S(1));
-    earlier.set_voters(&ids(&[1, 2, 3]).into_iter().collect());
+    earlier.set_voters(ids(&[1, 2, 3]).into_iter());
     let old = ask(&mut earlier, at(1), 1);
     let mut holder = holder(&[1, 2, 3]);
     let request = ask(&mut holder, at(5), 1);

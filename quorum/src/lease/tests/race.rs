@@ -119,7 +119,7 @@ impl<'a> Race<'a> {
         timing.rho_ppm = case.rho_ppm;
         let ids: Vec<u64> = (1..=case.voters.len() as u64).collect();
         let mut holder = Holder::new(host(), claim(), AgentInstance([9; 16]), Duration::ZERO);
-        holder.set_voters(&ids.iter().copied().map(VoterId).collect());
+        holder.set_voters(ids.iter().copied().map(VoterId));
         let voters = ids.iter().zip(&case.voters);
         let mut race = Self {
             case,
