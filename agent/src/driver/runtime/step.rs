@@ -24,7 +24,7 @@ use quorum::id::{AgentInstance, Era, GroupName, HostName, TaskId, VoterId};
 use quorum::storage::Persisted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// The one channel of messages between agents.
@@ -95,7 +95,7 @@ struct Running {
     undecodable: BTreeMap<HostName, Option<u8>>,
     resting: resting::Told,
     /// When this machine was last seen to be the one it was.
-    looked: Option<std::time::Instant>,
+    looked: Option<Instant>,
     memory: Memory,
 }
 
@@ -121,8 +121,8 @@ impl Loop {
         loop {
             self.look_at_keeper(&mut running)?;
             self.look_about(&mut running)?;
-            let wake_at = tokio::time::Instant::now() + self.until_deadline();
-            let wake = tokio::time::sleep_until(wake_at);
+            let wake_at = Instant::now() + self.until_deadline();
+            let wake = self.transport.alarm(wake_at);
             // Biased: what the kernel received is handed in before the clock is looked at, so that a late loop never
             // takes its own lateness for a peer's silence.
             let input = tokio::select! {
@@ -195,7 +195,7 @@ impl Loop {
 
     fn rest(&self, running: &mut Running) {
         let (rest, beat) = (self.engine.rest(), self.engine.next_beat().unwrap_or_default());
-        if let Some(rest) = running.resting.news(rest, beat, || (now().moment, std::time::Instant::now())) {
+        if let Some(rest) = running.resting.news(rest, beat, || (now().moment, Instant::now())) {
             self.transport.rest(rest);
         }
     }
@@ -213,7 +213,7 @@ impl Loop {
         if running.looked.is_some_and(|at| at.elapsed() < generation::LOOK_EVERY) {
             return Ok(());
         }
-        running.looked = Some(std::time::Instant::now());
+        running.looked = Some(Instant::now());
         running.memory.look();
         match self.rolled_back() {
             Some(input) => self.step(input, running),

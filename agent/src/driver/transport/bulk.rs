@@ -18,7 +18,7 @@ use bytes::Bytes;
 use quorum::moment::Moment;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often the look-out looks.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -145,7 +145,7 @@ impl Bulk {
         let connection = &self.live.connection;
         let mut silence = Silence::new(clock::now(), Traffic::of(connection));
         loop {
-            tokio::time::sleep_until(self.shared.pace.moment(Instant::now() + LOOK_EVERY).into()).await;
+            self.shared.pace.sleep(LOOK_EVERY).await;
             let now = clock::now();
             let silent = silence.look(now, Traffic::of(connection), LOOK_EVERY);
             let elsewhere = limits.bulk_stall_max_beside_live_path;

@@ -17,7 +17,7 @@ use super::tls::{self, Judged};
 use crate::driver::clock;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A connection that held for so long was a good one: the next attempt starts without delay again.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
@@ -50,7 +50,6 @@ async fn wait_until_needed(shared: &Shared, slot: &Slot) -> Duration {
     let Some(live) = changes.borrow_and_update().clone() else { return Duration::ZERO };
     let mut silence = Silence::new(clock::now(), Traffic::of(&live.connection));
     loop {
-        let look_at = shared.pace.moment(Instant::now() + LOOK_EVERY);
         tokio::select! {
             biased;
             changed = changes.changed() => {
@@ -61,7 +60,7 @@ async fn wait_until_needed(shared: &Shared, slot: &Slot) -> Duration {
                 // Somebody else holds the place now: start over with that one.
                 return Box::pin(wait_until_needed(shared, slot)).await;
             }
-            () = tokio::time::sleep_until(look_at.into()) => {
+            () = shared.pace.sleep(LOOK_EVERY) => {
                 let silent = silence.look(clock::now(), Traffic::of(&live.connection), LOOK_EVERY);
                 if silent >= silence_max {
                     // Set up another one beside it. The old one stays until then: it may come back first.

@@ -1,5 +1,6 @@
 //! Starting a transport, and what the engine can do with it.
 
+use super::alarms::Alarm;
 use super::arrivals::IdKey;
 use super::config::{Peer, TransportConfig, check_peers};
 use super::event::{Channel, CloseCode, Path};
@@ -18,7 +19,7 @@ use quorum::id::HostName;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -80,7 +81,8 @@ impl Transport {
     ) -> Result<TransportHandle, TransportError> {
         config.check()?;
         let trust = Trust::load(&config, 1)?;
-        let (known, pace) = (Arc::new(KnownAddresses::default()), Arc::new(Pace::default()));
+        let (known, pace) =
+            (Arc::new(KnownAddresses::default()), Arc::new(Pace::start().map_err(TransportError::Timer)?));
         let ends = config.listen.iter().map(|&address| local_end(address, &config, (&trust, &known, &pace)));
         let ends: Vec<LocalEnd> = ends.collect::<Result<_, _>>()?;
         let peers = config.peers.clone();
@@ -202,6 +204,11 @@ impl TransportHandle {
         stream.parts().0.write_all(&[kind]).await.map_err(|_| SendError::NotConnected)?;
         remote.count(live.path, Counted::StreamsOpened);
         Ok(stream)
+    }
+
+    /// Ready at `at`, together with what the transport does then: the process is woken once for both.
+    pub fn alarm(&self, at: Instant) -> Alarm {
+        self.0.shared.pace.alarm(at)
     }
 
     /// Lets what comes in gather, and QUIC's timers wait; `None`, as at the beginning: all is done at once. Times of arrival

@@ -22,6 +22,7 @@
 
 mod accept;
 mod admission;
+mod alarms;
 mod arrivals;
 mod backoff;
 mod beat;
@@ -49,6 +50,7 @@ mod tls;
 mod turn;
 
 pub use admission::Bounds;
+pub use alarms::Alarm;
 pub use config::{Dial, Limits, PATHS_MAX, Peer, TransportConfig};
 pub use event::{Channel, CloseCode, Ended, Path, Refusal, Side, TransportEvent};
 pub use frame::FRAME_BYTES_MAX;
@@ -69,6 +71,9 @@ pub enum TransportError {
     /// The configuration contradicts itself.
     #[error("accept the transport's configuration: {0}")]
     Config(String),
+    /// The kernel gave no timer.
+    #[error("get a timer from the kernel")]
+    Timer(#[source] std::io::Error),
     /// A local address could not be bound.
     #[error("bind {address}")]
     Bind {

@@ -10,17 +10,18 @@
 //! there. It asks for them while it runs a connection, and doesn't say for which; what runs one for beats is marked
 //! ([`for_beats`]).
 
+use super::alarms::{Alarm, Alarms};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 use std::cell::Cell;
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Sleep, sleep_until};
 
 thread_local! {
     /// What is started or run on this thread is a connection for beats.
@@ -61,14 +62,33 @@ impl Grid {
 }
 
 /// What all sockets and connections of one transport are told. Begins with doing all at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
+    alarms: Alarms,
     rest: Mutex<Option<Rest>>,
     /// One more for each open stream.
     streams: Arc<()>,
 }
 
 impl Pace {
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel said to the wish for a timer.
+    pub(super) fn start() -> io::Result<Self> {
+        Ok(Self { alarms: Alarms::start()?, rest: Mutex::default(), streams: Arc::default() })
+    }
+
+    /// An alarm for `at`, exactly.
+    pub(super) fn alarm(&self, at: Instant) -> Alarm {
+        self.alarms.at(at)
+    }
+
+    /// Waits for as long, and then until all else is looked at.
+    pub(super) async fn sleep(&self, span: Duration) {
+        self.alarm(self.moment(Instant::now() + span)).await;
+    }
+
     /// From now on things are looked at like this; `None`: at once.
     pub(super) fn set(&self, rest: Option<Rest>) {
         *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = rest;
@@ -125,7 +145,7 @@ pub(super) struct Waiting {
     /// The runtime watches the socket. It doesn't while packets gather: it would be woken by each all the same.
     watched: Option<AsyncFd<Arc<UdpSocket>>>,
     /// Packets gather until then.
-    gathering: Option<Pin<Box<Sleep>>>,
+    gathering: Option<Alarm>,
 }
 
 impl Waiting {
@@ -151,27 +171,27 @@ impl Waiting {
         };
         self.watched = None;
         if let Some(gathering) = &mut self.gathering {
-            ready!(Future::poll(gathering.as_mut(), cx));
+            ready!(Pin::new(gathering).poll(cx));
         }
         let result = read();
         if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            let until = grid.after(Instant::now() + grid.every / 2).into();
+            let until = grid.after(Instant::now() + grid.every / 2);
             match &mut self.gathering {
-                Some(gathering) => gathering.as_mut().reset(until),
-                None => self.gathering = Some(Box::pin(sleep_until(until))),
+                Some(gathering) => gathering.reset(until),
+                None => self.gathering = Some(pace.alarm(until)),
             }
         }
         Poll::Ready(Ok(result))
     }
 }
 
-/// Has the runtime watch a socket, which stays open as long as it is watched.
+/// Has the runtime watch a descriptor, which stays open as long as it is watched.
 ///
 /// # Errors
 /// What the kernel said.
-pub(super) fn watch(socket: &Arc<UdpSocket>, interest: Interest) -> io::Result<AsyncFd<Arc<UdpSocket>>> {
+pub(super) fn watch<T: AsRawFd>(watched: &Arc<T>, interest: Interest) -> io::Result<AsyncFd<Arc<T>>> {
     // SAFETY: the descriptor is owned by the `AsyncFd` among others: it stays open and the same until that is dropped.
-    unsafe { AsyncFd::register_with_interest(Arc::clone(socket), interest) }.map_err(Into::into)
+    unsafe { AsyncFd::register_with_interest(Arc::clone(watched), interest) }.map_err(Into::into)
 }
 
 /// Tokio for QUIC, with timers that run out at the transport's pace.
@@ -181,10 +201,9 @@ pub(super) struct Paced(pub(super) Arc<Pace>);
 impl Runtime for Paced {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
         let pace = Arc::clone(&self.0);
-        let timer = PacedTimer { sleep: Box::pin(sleep_until(at.into())), pace, is_for_beats: FOR_BEATS.get() };
-        let mut timer = Box::pin(timer);
-        timer.as_mut().reset(at);
-        timer
+        let mut timer = PacedTimer { alarm: pace.alarm(at), pace, is_for_beats: FOR_BEATS.get() };
+        Pin::new(&mut timer).reset(at);
+        Box::pin(timer)
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
@@ -204,7 +223,7 @@ impl Runtime for Paced {
 /// A timer of QUIC. A little late is never wrong there: it measures what has passed by the clock.
 #[derive(Debug)]
 struct PacedTimer {
-    sleep: Pin<Box<Sleep>>,
+    alarm: Alarm,
     pace: Arc<Pace>,
     is_for_beats: bool,
 }
@@ -212,11 +231,11 @@ struct PacedTimer {
 impl AsyncTimer for PacedTimer {
     fn reset(mut self: Pin<&mut Self>, at: Instant) {
         let at = if self.is_for_beats { self.pace.moment_of_beats(at) } else { self.pace.moment(at) };
-        self.sleep.as_mut().reset(at.into());
+        self.alarm.reset(at);
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Future::poll(self.sleep.as_mut(), cx)
+        Pin::new(&mut self.alarm).poll(cx)
     }
 }
 
@@ -235,9 +254,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_due_is_looked_at_with_all_else() {
-        let pace = Pace::default();
+    #[tokio::test]
+    async fn what_is_due_is_looked_at_with_all_else() {
+        let pace = Pace::start().expect("a timer");
         let from = Instant::now();
         let at = from + Duration::from_millis(30);
         assert_eq!(pace.moment(at), at);
@@ -251,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_timer_runs_out_on_the_grid_and_off_it_beside_a_stream() {
-        let pace = Arc::new(Pace::default());
+        let pace = Arc::new(Pace::start().expect("a timer"));
         let from = Instant::now();
         let every = Duration::from_millis(400);
         pace.set(Some(Rest { looks: Some(Grid { from, every }), beats_late: every }));

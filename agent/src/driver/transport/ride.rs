@@ -122,7 +122,7 @@ async fn heard_elsewhere(messages: Messages<'_>) {
         return std::future::pending().await;
     }
     while !is_elsewhere(messages) {
-        tokio::time::sleep_until(messages.shared.pace.moment(Instant::now() + LOOK_EVERY).into()).await;
+        messages.shared.pace.sleep(LOOK_EVERY).await;
     }
 }
 

@@ -341,7 +341,7 @@ mod tests {
             arrivals: Arc::default(),
             counters: Arc::default(),
             ids: key(),
-            pace: Arc::default(),
+            pace: Arc::new(Pace::start().expect("a timer")),
             buffer_bytes: 1 << 16,
         };
         shared.known.replace(known.iter().copied().collect());
