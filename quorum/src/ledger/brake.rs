@@ -49,7 +49,7 @@ impl Ledger {
     ) {
         let window = self.spec.spec.policy.brake_window;
         for loss in &mut self.recent_losses {
-            loss.age += since_previous;
+            loss.age = loss.age.saturating_add(since_previous);
         }
         self.recent_losses.retain(|loss| loss.age <= window);
         let site = match scope {

@@ -93,7 +93,7 @@ impl Ledger {
         let cancelled = state.cancelled.is_some();
         rule("ledger.open_task_expires", cancelled, || Refusal::TaskNotCancelled { task })?;
         rule("ledger.task_over_twice", !state.is_over(), || Refusal::TaskOver { task })?;
-        let needed = state.deadline + TASK_GRACE;
+        let needed = state.deadline.saturating_add(TASK_GRACE);
         rule("ledger.task_expires_early", waited >= needed, || Refusal::TaskDeadlineRuns { task, waited, needed })?;
         self.task_mut(task).expired = true;
         self.report_if_over(task, events);

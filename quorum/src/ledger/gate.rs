@@ -93,9 +93,9 @@ impl Ledger {
         })?;
         let source = state.ticket.as_ref().and_then(|ticket| self.incarnation(&ticket.of));
         let acknowledged = match source.map(|source| (source.class, source.terms.lease)) {
-            Some((Class::A | Class::B, lease)) => {
-                loss.granted_after.map_or(loss.since_attested, |after| loss.since_attested.min(after + lease))
-            }
+            Some((Class::A | Class::B, lease)) => loss
+                .granted_after
+                .map_or(loss.since_attested, |after| loss.since_attested.min(after.saturating_add(lease))),
             Some((Class::C | Class::D, _)) | None => loss.since_attested,
         };
         let since = if mutants::on("ledger.loss_without_time") { Duration::ZERO } else { acknowledged };

@@ -174,7 +174,8 @@ impl Ledger {
         let spec = self.spec.spec.hosts.get(host)?;
         let of_level = |level: &Vec<crate::id::DeviceName>| {
             let devices = level.iter().filter_map(|device| self.spec.spec.devices.get(device));
-            devices.map(|device| device.deadline * 2 + device.settle).sum::<Duration>()
+            let each = devices.map(|device| device.deadline.saturating_mul(2).saturating_add(device.settle));
+            each.fold(Duration::ZERO, Duration::saturating_add)
         };
         spec.fencing.iter().map(of_level).max().filter(|longest| !longest.is_zero())
     }

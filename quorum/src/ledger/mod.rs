@@ -40,6 +40,7 @@ mod person;
 mod pin;
 mod plan;
 mod plan_rules;
+mod plausible;
 mod prove;
 mod read;
 mod refusal;

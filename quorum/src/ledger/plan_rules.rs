@@ -159,7 +159,7 @@ impl Ledger {
         rule("ledger.step_out_of_order", current, || Refusal::StepOutOfOrder { plan, step })?;
         state.check_pivot_before(step as usize)?;
         let attempt = match state.steps.get(step as usize) {
-            Some(StepState::Started { attempt, .. } | StepState::Ended { attempt, .. }) => attempt + 1,
+            Some(StepState::Started { attempt, .. } | StepState::Ended { attempt, .. }) => attempt.saturating_add(1),
             Some(StepState::Waiting) | None => 1,
         };
         let started = StepState::Started { attempt, executor: executor.clone() };
@@ -280,7 +280,7 @@ impl PlanState {
             }
             StepOutcome::Done { .. } | StepOutcome::Failed { .. } | StepOutcome::TimedOut => {
                 let under_way =
-                    matches!(&self.steps[index], StepState::Started { attempt: now, .. } if *now == attempt);
+                    matches!(self.steps.get(index), Some(StepState::Started { attempt: now, .. }) if *now == attempt);
                 rule("ledger.late_attempt_counts", under_way, || Refusal::AttemptStale { plan, step })?;
                 let granted = planned.kind != StepKind::Grant
                     || self.pivot.is_some()

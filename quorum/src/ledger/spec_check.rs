@@ -332,7 +332,7 @@ fn loss_floor(volume: &VolumeSpec, timing: &Timing) -> Option<Duration> {
         | Replication::Synchronous { gated: true }
         | Replication::Asynchronous { gated: true, .. } => None,
         Replication::Synchronous { gated: false } => Some(timing.lease),
-        Replication::Asynchronous { usual_lag, gated: false } => Some(timing.lease + usual_lag),
+        Replication::Asynchronous { usual_lag, gated: false } => Some(timing.lease.saturating_add(usual_lag)),
     }
 }
 

@@ -16,9 +16,14 @@ use super::wire::{
 };
 use crate::id::{Era, LogIndex, Term, VoterId};
 use raft::{Raft, StateRole};
+use std::cmp::Ordering;
 
 /// Reads that a leader confirms at once for all its followers.
-const PENDING_READS_MAX: usize = 4096;
+pub(super) const PENDING_READS_MAX: usize = 4096;
+
+/// So many elections lie between two voters at most. One that made up the largest term would leave none for the next
+/// election: everybody refuses larger ones.
+const TERMS_AHEAD_MAX: u64 = 1 << 24;
 
 /// Why a peer's message was dropped. The replica's state is what it was before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,6 +121,9 @@ pub(super) fn check(raft: &Raft<Log>, era: Era, sender: VoterId, message: &Messa
         return Err(BadMessage::UnknownPeer(sender));
     }
     numbers(message)?;
+    if message.term.0 > raft.term.saturating_add(TERMS_AHEAD_MAX) {
+        return Err(BadMessage::Absurd(message.term.0));
+    }
     body(raft, message)
 }
 
@@ -163,7 +171,7 @@ fn body(raft: &Raft<Log>, message: &Message) -> Result<(), BadMessage> {
         Body::HeartbeatAnswer { commit: _, read } => read_of(read.as_ref(), None),
         Body::AppendAccepted { last, commit: _ } => answer(raft, message.term, *last),
         Body::AppendRejected { prev, hint, commit: _ } => answer(raft, message.term, hint.index.max(*prev)),
-        Body::Snapshot(snapshot) => snapshot_place(&snapshot.meta, message.term, snapshot.data.len()),
+        Body::Snapshot(snapshot) => snapshot_place(raft, &snapshot.meta, message.term, snapshot.data.len()),
         Body::TakeOver => from_leader(raft, message),
         Body::ReadIndex(read) => read_request(raft, message.from, read),
         Body::ReadIndexAnswer { read, index: _ } => {
@@ -217,11 +225,22 @@ fn answer(raft: &Raft<Log>, term: Term, index: LogIndex) -> Result<(), BadMessag
     Ok(())
 }
 
-fn snapshot_place(meta: &SnapshotMeta, term: Term, len: usize) -> Result<(), BadMessage> {
+fn snapshot_place(raft: &Raft<Log>, meta: &SnapshotMeta, term: Term, len: usize) -> Result<(), BadMessage> {
     if len > SNAPSHOT_BYTES_MAX {
         return Err(BadMessage::SnapshotSize(len));
     }
     if meta.last.index.0 == 0 || meta.last.term.0 == 0 || meta.last.term > term || meta.config > meta.last.index {
+        return Err(BadMessage::SnapshotPlace(meta.last));
+    }
+    // What is committed here is in every later log.
+    let committed = raft.raft_log.committed;
+    let term_there = raft.raft_log.term(committed).unwrap_or_default();
+    let contradicts = match meta.last.index.0.cmp(&committed) {
+        Ordering::Less => false,
+        Ordering::Equal => meta.last.term.0 != term_there,
+        Ordering::Greater => meta.last.term.0 < term_there,
+    };
+    if contradicts {
         return Err(BadMessage::SnapshotPlace(meta.last));
     }
     membership::check(&meta.membership).map_err(BadMessage::Membership)

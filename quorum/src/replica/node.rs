@@ -3,7 +3,7 @@
 //! Not here: what comes out of it (`flow`), what it shows (`view`), what peers may say (`check`).
 
 use super::campaign::Courtesy;
-use super::check::{BadMessage, check};
+use super::check::{BadMessage, PENDING_READS_MAX, check};
 use super::convert;
 use super::flow::Outstanding;
 use super::log::Log;
@@ -113,6 +113,9 @@ pub enum ReadError {
     /// This leader has not yet committed an entry of its term and so doesn't know what is committed.
     #[error("read: the leader is new")]
     NewLeader,
+    /// More reads wait to be confirmed than a leader holds.
+    #[error("read: too many reads wait")]
+    TooMany,
 }
 
 /// Why the leadership is not handed over.
@@ -242,12 +245,19 @@ impl Replica {
         if matches!(message.body, Body::TakeOver) && !self.may_campaign() {
             return Err(BadMessage::NotNow);
         }
+        // Nobody was asked for a vote before all of the log was durable; raft would lead with what isn't.
+        let elects = matches!(message.body, Body::VoteAnswer { pre: false, granted: true, .. })
+            && self.node.raft.state == StateRole::Candidate;
+        let log = &self.node.raft.raft_log;
+        if elects && (self.installing.is_some() || log.last_index() != log.persisted) {
+            return Err(BadMessage::NotNow);
+        }
         if self.gives_way(&message) {
             return Ok(());
         }
         // What raft refuses here is a proposal that it drops or a peer that it doesn't know; both were checked.
         let _ = self.node.step(convert::message_to_raft(&message));
-        if self.is_leader() {
+        if self.is_leader() && self.node.raft.prs().get(sender.0).is_some() {
             self.answered.insert(sender, self.ticks);
         }
         if let Body::Snapshot(snapshot) = message.body
@@ -329,6 +339,9 @@ impl Replica {
         if self.leader().is_none() {
             return Err(ReadError::NoLeader);
         }
+        if self.node.raft.pending_read_count() >= PENDING_READS_MAX {
+            return Err(ReadError::TooMany);
+        }
         let context = self.reads.open();
         self.node.read_index(context.to_bytes());
         self.settle();
@@ -383,7 +396,8 @@ impl Replica {
     fn may_campaign(&self) -> bool {
         let raft = &self.node.raft;
         let all_durable = self.outstanding.is_empty() && raft.raft_log.last_index() == raft.raft_log.persisted;
-        self.installing.is_none() && (all_durable || !raft.prs().is_singleton())
+        let decides_alone = raft.prs().has_quorum(&[raft.id].into_iter().collect());
+        self.installing.is_none() && (all_durable || !decides_alone)
     }
 
     /// raft waits for ever for the answer to a snapshot that got lost without a report.

@@ -144,9 +144,11 @@ impl Timing {
         found
     }
 
-    /// Whether arithmetic with its spans can't overflow. What [`Timing::check`] passes is.
+    /// Whether it can be reckoned with: nothing overflows, and time passes between two ticks. What [`Timing::check`] passes
+    /// can.
     pub fn is_within_range(&self) -> bool {
-        self.spans().iter().all(|(_, span)| *span <= SPAN_MAX)
+        let spans_are = self.spans().iter().all(|(_, span)| *span <= SPAN_MAX);
+        spans_are && u128::from(self.rho_ppm) < PPM && self.election >= Duration::from_millis(1)
     }
 
     fn check_range(&self, found: &mut Vec<Violation>) {

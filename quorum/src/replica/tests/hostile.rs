@@ -86,6 +86,8 @@ fn a_message_must_name_its_bringer_its_receiver_and_this_era() {
     assert_eq!(step(leader, message(1, leader, 9, term)), Err(BadMessage::NotForUs(VoterId(9))));
     assert_eq!(step(leader, message(1, leader, follower, 0)), Err(BadMessage::WrongTerm(Term(0))));
     assert_eq!(step(leader, message(1, leader, follower, COUNT_MAX + 1)), Err(BadMessage::Absurd(COUNT_MAX + 1)));
+    // With the largest term there is, nobody could ever be elected again.
+    assert_eq!(step(leader, message(1, leader, follower, COUNT_MAX)), Err(BadMessage::Absurd(COUNT_MAX)));
     assert_eq!(step(leader, message(1, leader, follower, term)), Ok(()));
 }
 
@@ -179,6 +181,62 @@ fn a_snapshot_on_its_way_in_keeps_its_voter_out_of_elections() {
         world.replica(follower).tick();
     }
     assert_eq!(world.replica(follower).standing_now().role, Role::Follower);
+}
+
+#[test]
+fn a_vote_that_nobody_asked_for_makes_no_leader_of_what_is_not_durable() {
+    let (mut world, leader, follower) = cluster();
+    let third = 6 - leader - follower;
+    let term = world.replica(leader).term();
+    let prev = Position { index: world.replica(follower).last_index(), term };
+    world.nodes.get_mut(&follower).unwrap().is_stalled = true;
+    let append = Body::Append { prev, commit: LogIndex(0), entries: vec![entry(term.0, b"on its way")] };
+    assert_eq!(say(&mut world, (leader, follower), term, append), Ok(()));
+    assert_eq!(say(&mut world, (leader, follower), term, Body::TakeOver), Ok(()));
+    let next = Term(term.0 + 1);
+    let granted = Body::VoteAnswer { pre: false, granted: true, committed: Position::default() };
+    assert_eq!(say(&mut world, (third, follower), next, granted), Err(BadMessage::NotNow));
+    assert_eq!(world.replica(follower).standing_now().role, Role::Candidate);
+}
+
+#[test]
+fn who_decides_alone_stands_for_nothing_that_is_not_durable() {
+    let (mut world, leader, follower) = cluster();
+    let term = world.replica(leader).term();
+    let last = Position { index: LogIndex(1_000), term };
+    let alone = || members([follower]).voters;
+    let membership = Membership { voters: alone(), outgoing: alone(), ..Membership::default() };
+    let meta = SnapshotMeta { last, config: LogIndex(1), membership };
+    let body = Body::Snapshot(Snapshot { meta, data: Blob::from([0; 8].as_slice()) });
+    assert_eq!(say(&mut world, (leader, follower), term, body), Ok(()));
+    world.nodes.get_mut(&follower).unwrap().is_stalled = true;
+    let append = Body::Append { prev: last, commit: LogIndex(0), entries: vec![entry(term.0, b"on its way")] };
+    assert_eq!(say(&mut world, (leader, follower), term, append), Ok(()));
+    assert_eq!(say(&mut world, (leader, follower), term, Body::TakeOver), Err(BadMessage::NotNow));
+}
+
+#[test]
+fn a_snapshot_that_contradicts_what_is_committed_is_refused() {
+    let (mut world, leader, follower) = cluster();
+    let term = world.replica(leader).term();
+    assert_eq!(say(&mut world, (leader, follower), term, Body::TakeOver), Ok(()));
+    world.run(ELECTION);
+    world.commit(b"of a later term");
+    let term = world.replica(follower).term();
+    let committed = world.replica(leader).applied_index();
+    let mut snapshot = |index: u64, of: u64, said: u64| {
+        let last = Position { index: LogIndex(index), term: Term(of) };
+        let meta = SnapshotMeta { last, config: LogIndex(1), membership: members(1..=3) };
+        let body = Body::Snapshot(Snapshot { meta, data: Blob::from([0; 8].as_slice()) });
+        say(&mut world, (follower, leader), Term(said), body)
+    };
+    let place = |index, of| Err(BadMessage::SnapshotPlace(Position { index: LogIndex(index), term: Term(of) }));
+    let (at, now) = (committed.0, term.0);
+    assert_eq!(snapshot(at, now - 1, now), place(at, now - 1));
+    assert_eq!(snapshot(at, now + 1, now + 1), place(at, now + 1));
+    assert_eq!(snapshot(at + 100, now - 1, now), place(at + 100, now - 1));
+    assert_eq!(snapshot(at - 1, now - 1, now), Ok(()), "older than what is there: it changes nothing");
+    assert_eq!(snapshot(at + 100, now, now), Ok(()));
 }
 
 fn number() -> impl Strategy<Value = u64> {

@@ -74,6 +74,9 @@ impl<'a> Args<'a> {
 }
 
 pub fn span(text: &str) -> Duration {
+    if text == "ever" {
+        return Duration::MAX;
+    }
     let digits = text.trim_end_matches(char::is_alphabetic);
     let value: u64 = digits.parse().unwrap_or_else(|_| panic!("span {text:?}"));
     match &text[digits.len()..] {

@@ -74,6 +74,7 @@ fn volumes(kind: &str, group: &str) -> Vec<VolumeSpec> {
         "sync" => (Replication::Synchronous { gated: true }, false, false),
         "sync-ungated" => (Replication::Synchronous { gated: false }, false, false),
         "async" => (Replication::Asynchronous { usual_lag, gated: true }, false, false),
+        "async-ever" => (Replication::Asynchronous { usual_lag: Duration::MAX, gated: false }, false, false),
         "async-ungated" => (Replication::Asynchronous { usual_lag, gated: false }, false, false),
         "shared" => (Replication::None, true, false),
         "reserved" => (Replication::None, true, true),
