@@ -14,6 +14,9 @@ use std::str::FromStr;
 use std::time::Duration;
 use toml::{Table, Value};
 
+/// Nothing that a device does takes longer, and sums of spans up to it don't overflow.
+const SPAN_MAX: Duration = Duration::from_secs(3_600);
+
 /// A key of a device's table, for its documentation and for suggestions.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -130,6 +133,14 @@ impl Params {
         };
         if rhythm.settle < settle_min {
             self.problem("settle", format!("{:?} is too short", rhythm.settle), format!("use {settle_min:?} or more"));
+        }
+        let spans = [("settle", rhythm.settle), ("poll", rhythm.poll), ("off_again", rhythm.off_again)];
+        for (key, value) in
+            spans.into_iter().chain([("read_limit", rhythm.read_limit), ("off_limit", rhythm.off_limit)])
+        {
+            if value > SPAN_MAX {
+                self.problem(key, format!("{value:?} is too long"), "use 1h or less".to_owned());
+            }
         }
         for (key, value) in [("poll", rhythm.poll), ("read_limit", rhythm.read_limit), ("off_limit", rhythm.off_limit)]
         {

@@ -206,9 +206,17 @@ pub fn are_independent(one: &[&DeviceFacts], other: &[&DeviceFacts]) -> bool {
     !one.iter().any(|a| other.iter().any(|b| clash(a, b)))
 }
 
+/// Longer than any key, kind or name.
+const WORD_CHARS_MAX: usize = 128;
+
 /// The candidate that `text` was probably meant to be, if one is near enough.
 pub fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let reach = (text.chars().count() / 3).max(1);
+    let length = text.chars().count();
+    // Of what isn't a word nothing is near, and finding out would take the square of its length.
+    if length > WORD_CHARS_MAX {
+        return None;
+    }
+    let reach = (length / 3).max(1);
     candidates
         .map(|candidate| (distance(text, candidate), candidate))
         .filter(|(d, _)| *d <= reach)

@@ -1,7 +1,14 @@
 //! The nearest of some known words to one that is not known, for "did you mean".
 
+/// Longer than any key or name.
+const WORD_BYTES_MAX: usize = 512;
+
 /// The known word with the smallest edit distance to `word`, if that is at most a third of its length.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    // Of what isn't a word nothing is near, and finding out takes long.
+    if word.len() > WORD_BYTES_MAX {
+        return None;
+    }
     let best = known.iter().map(|candidate| (distance(word, candidate), *candidate)).min()?;
     (best.0 <= word.len().div_ceil(3)).then_some(best.1)
 }

@@ -32,7 +32,7 @@ pub(super) async fn drive(inner: Arc<Inner>, session: Session, lines: Lines) {
     let Lines { mut control, reports, guard } = lines;
     let order = Arc::new(session.plan().order.clone());
     let key = super::key_of(&order);
-    let over_boottime = super::clock::boottime() + order.allowed;
+    let over_boottime = super::clock::boottime().saturating_add(order.allowed);
     let (answers, mut answered) = mpsc::unbounded_channel();
     let errand = Errand { order, key, guard, over_boottime };
     let mut drive = Drive { inner, session, errand, reports, answers, stops: BTreeMap::new() };
