@@ -60,12 +60,12 @@ impl Arrivals {
             self.lateness.record(Duration::from_nanos(late));
         }
         if let Some((last, _)) = self.last {
-            self.lost += seq - last - 1;
+            self.lost = self.lost.saturating_add(seq - last - 1);
         }
         let offset = i64::try_from(at.boot_ns).unwrap_or(i64::MAX)
             - i64::try_from(self.every_ns.saturating_mul(seq)).unwrap_or(i64::MAX);
         self.note(offset);
-        self.fresh_in_a_row += 1;
+        self.fresh_in_a_row = self.fresh_in_a_row.saturating_add(1);
         self.last = Some((seq, at));
         true
     }

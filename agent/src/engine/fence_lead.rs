@@ -171,7 +171,7 @@ impl Engine {
     fn expire_task(&mut self, task: TaskId, state: &FenceTask, lead: &mut FenceLead) {
         let now = self.now.moment;
         let waited = now.held_since(*lead.called_off.entry(task).or_insert(now));
-        if waited >= state.deadline + TASK_GRACE {
+        if waited >= state.deadline.saturating_add(TASK_GRACE) {
             self.propose_paced(&task.to_string(), Command::FenceTaskExpired { task, waited });
         }
     }

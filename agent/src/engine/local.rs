@@ -40,7 +40,7 @@ pub(super) struct Local {
 impl Local {
     /// No groups yet. Work ids of different agent processes differ.
     pub(super) fn new(agent: AgentInstance) -> Self {
-        let base = u64::from(u32::from_le_bytes([agent.0[0], agent.0[1], agent.0[2], agent.0[3]])) << 24;
+        let base = u64::from(u16::from_le_bytes([agent.0[0], agent.0[1]])) << 48;
         Self {
             runners: BTreeMap::new(),
             lags: BTreeMap::new(),
@@ -88,8 +88,8 @@ impl Local {
 
     pub(super) fn runner(&mut self, group: &GroupName) -> &mut GroupRunner {
         if !self.runners.contains_key(group) {
-            // Each runner counts its own works from a base of its own.
-            let base = self.base + ((self.runners.len() as u64 + 1) << 12);
+            // Each runner counts its own works from a base of its own, which the one before doesn't reach in a century.
+            let base = self.base + ((self.runners.len() as u64 + 1) << 32);
             self.runners.insert(group.clone(), GroupRunner::new(base));
         }
         self.runners.get_mut(group).expect("just inserted")

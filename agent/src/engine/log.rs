@@ -21,6 +21,8 @@ const ENTRY_VERSION: u8 = 1;
 const LEDGER_VERSION: u8 = 1;
 /// Applied entries after which a snapshot is taken.
 const SNAPSHOT_EVERY: u64 = 4_096;
+/// Hosts' questions for a read index that wait for their answer. One that got lost is asked again.
+const READS_MAX: usize = 1_024;
 /// A question that wasn't answered is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// A follower that heard nothing for this, although a voter says that there is more, asks again from where it stands.
@@ -63,10 +65,23 @@ pub fn encode_ledger(ledger: &Ledger) -> Result<Vec<u8>, codec::EncodeError> {
 pub fn decode_ledger(bytes: &[u8]) -> Result<Ledger, DecodeError> {
     let ledger: Ledger = codec::decode(LEDGER_VERSION, bytes, quorum::replica::wire::SNAPSHOT_BYTES_MAX)?;
     // No command brings such a one about: a peer made it up.
-    if ledger.timing().is_some_and(|timing| !timing.is_within_range()) {
-        return Err(DecodeError::Impossible("a span of the ledger's timing is longer than an hour"));
+    match ledger.impossible() {
+        Some(because) => Err(DecodeError::Impossible(because)),
+        None => Ok(remembered(ledger)),
     }
-    Ok(remembered(ledger))
+}
+
+/// The ledger of a replica's snapshot, which ends where the snapshot says.
+///
+/// # Errors
+/// [`DecodeError`] if it isn't one of this version, or ends elsewhere.
+pub fn decode_snapshot(snapshot: &quorum::replica::Snapshot) -> Result<Ledger, DecodeError> {
+    let ledger = decode_ledger(snapshot.data.as_ref())?;
+    let (last, is) = (snapshot.meta.last, ledger.position());
+    if (is.index, is.term) != (last.index, last.term) {
+        return Err(DecodeError::Impossible("the ledger of a snapshot ends elsewhere than the snapshot"));
+    }
+    Ok(ledger)
 }
 
 #[cfg(not(feature = "mutants"))]
@@ -317,6 +332,10 @@ impl Engine {
     fn on_read_index(&mut self, from: HostName, context: u64) {
         let Some(voting) = &mut self.voting else { return };
         if let Ok(read) = voting.replica.read_index() {
+            // What got lost is asked for again.
+            while voting.reads.len() >= READS_MAX {
+                voting.reads.pop_first();
+            }
             voting.reads.insert(read, Asker::Host(from, context));
         }
     }

@@ -188,13 +188,14 @@ impl Engine {
         if !self.is_leader() || self.leading.is_none() {
             return;
         }
-        if let (Wish::Add { host, replaces: Some(gone) }, Some(leading)) = (wish, &mut self.leading) {
-            leading.replacing.insert(host.clone(), *gone);
-        }
         let info = match wish {
             Wish::Add { host, .. } => self.as_new_member(host),
             Wish::Remove { .. } => None,
         };
+        // Only of a host of the spec: others are refused, and nothing is kept of them.
+        if let (Wish::Add { host, replaces: Some(gone) }, Some(leading), Some(_)) = (wish, &mut self.leading, &info) {
+            leading.replacing.insert(host.clone(), *gone);
+        }
         let by_itself = matches!(wish, Wish::Add { host, .. } if host == from);
         match policy::next(&self.members_view(), wish, info.as_ref(), by_itself) {
             Verdict::Propose(steps) => self.propose_members(steps),
@@ -256,7 +257,7 @@ impl Engine {
             return None;
         }
         let now = self.now.moment;
-        let patience = self.timing.voter_wait() * 2;
+        let patience = self.timing.voter_wait().saturating_mul(2);
         let leading = self.leading.as_ref()?;
         for host in self.ledger.hosts().keys() {
             for (he, state) in &self.ledger.hosts()[host].incarnations {

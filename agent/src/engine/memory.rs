@@ -46,6 +46,12 @@ pub struct Standing {
     pub asks: bool,
 }
 
+/// A host speaks as the vote that it lost, and as its new one.
+const VOTES_OF_A_HOST_MAX: usize = 2;
+
+/// So many voters are remembered before one that no configuration knows is no longer.
+const STRANGERS_MAX: usize = 256;
+
 /// A voter's memory of the others and of itself.
 pub(super) struct Memory {
     /// What its disk had when it was loaded.
@@ -57,7 +63,7 @@ pub(super) struct Memory {
     /// Who told, in this process' life, what it remembers of this voter.
     told: BTreeSet<VoterId>,
     /// On which host a voter was heard: before the first configuration is applied nothing else says so.
-    pub(super) hosts: BTreeMap<VoterId, HostName>,
+    hosts: BTreeMap<VoterId, HostName>,
     acts: bool,
     tells: Option<Moment>,
 }
@@ -69,6 +75,24 @@ impl Memory {
 
     pub(super) fn deadline(&self) -> Option<Moment> {
         self.tells.map(|at| at.plus(TELL_EVERY))
+    }
+
+    /// On which host a voter speaks that no configuration knows.
+    pub(super) fn host_of(&self, voter: VoterId) -> Option<&HostName> {
+        self.hosts.get(&voter)
+    }
+
+    /// Takes down on which host a voter speaks; of each host the newest votes, whatever it makes up.
+    pub(super) fn speaks_as(&mut self, voter: VoterId, host: &HostName) {
+        self.hosts.insert(voter, host.clone());
+        let of_host = self.hosts.iter().filter(|(_, at)| *at == host).map(|(id, _)| *id);
+        let older: Vec<VoterId> = of_host.rev().skip(VOTES_OF_A_HOST_MAX).collect();
+        self.hosts.retain(|id, _| !older.contains(id));
+    }
+
+    /// Whether one more that nobody knows would be too many.
+    fn is_full_of(&self, stranger: VoterId) -> bool {
+        self.seen.len() >= STRANGERS_MAX && !self.seen.contains_key(&stranger)
     }
 }
 
@@ -179,7 +203,11 @@ impl Engine {
             let because = format!("it speaks as voter {theirs}, which is on another host");
             return self.event(Event::Dropped { from: from.clone(), because });
         }
-        voting.memory.hosts.insert(theirs, from.clone());
+        if !known.contains_key(&theirs) && voting.memory.is_full_of(theirs) {
+            let because = format!("it speaks as voter {theirs}, which nobody knows, after too many others");
+            return self.event(Event::Dropped { from: from.clone(), because });
+        }
+        voting.memory.speaks_as(theirs, from);
         let before = voting.memory.seen.get(&theirs).copied().unwrap_or_default();
         let seen = before.max(shown);
         voting.memory.seen.insert(theirs, seen);

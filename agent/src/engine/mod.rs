@@ -54,7 +54,7 @@ pub use fence_view::{ExecutorLine, FenceHostLine, FenceView, OverrideLine, SignL
 pub use input::{
     Attestation, CopyFound, Fenced, Found, Input, KeeperPage, Machine, Presence, Report, Resync, Sight, Vote,
 };
-pub use log::{decode_entry, decode_ledger, encode_entry, encode_ledger};
+pub use log::{decode_entry, decode_ledger, decode_snapshot, encode_entry, encode_ledger};
 pub use look::{ChainDocument, CheckDocument, LoggedAct, PlanDetail, PlansDocument, Seen, SpecDocument, StepLine};
 pub use membership::{FOUNDING_IDS_MAX, MemberOrder};
 pub use memory::Standing;

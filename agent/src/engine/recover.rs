@@ -10,7 +10,7 @@
 //!
 //! Not here: looking for living voters, files, asking the person (`driver::runtime::recover`).
 
-use super::log::{decode_entry, decode_ledger, encode_ledger};
+use super::log::{decode_entry, decode_ledger, decode_snapshot, encode_ledger};
 use super::membership::FOUNDING_IDS_MAX;
 use quorum::codec::{self, Blob};
 use quorum::id::{AgentInstance, Era, GroupName, HostName, LogIndex, ProposalKey, SiteName, Term, VoterId};
@@ -102,8 +102,12 @@ pub fn replay(loaded: &Loaded) -> Result<Ledger, RecoverError> {
     let snapshot = loaded.snapshot.as_ref().ok_or(RecoverError::Nothing)?;
     let at = snapshot.meta.last.index;
     let unreadable = |index| move |source| RecoverError::Unreadable { index, source };
-    let mut ledger = decode_ledger(&snapshot.data).map_err(unreadable(at))?;
+    let mut ledger = decode_snapshot(snapshot).map_err(unreadable(at))?;
     for entry in loaded.entries.iter().filter(|entry| entry.index > at) {
+        if entry.term < ledger.position().term {
+            let falls = codec::DecodeError::Impossible("it is of an earlier term than the entry before it");
+            return Err(unreadable(entry.index)(falls));
+        }
         let position = Position { index: entry.index, term: entry.term };
         match &entry.kind {
             EntryKind::Empty => drop(ledger.apply_empty(position)),

@@ -4,6 +4,7 @@ use super::core::Engine;
 use super::effect::Effect;
 use super::feed::Feeding;
 use super::input::Vote;
+use super::log::decode_snapshot;
 use super::memory::Memory;
 use super::message::Message;
 use super::tail::Tail;
@@ -166,10 +167,15 @@ impl Engine {
             return;
         }
         let sender = message.from;
-        if owner.is_none() {
-            voting.memory.hosts.insert(sender, from.clone());
+        // Raft would keep it before anybody reads it, and this voter would never get past it.
+        if let Body::Snapshot(snapshot) = &message.body
+            && let Err(error) = decode_snapshot(snapshot)
+        {
+            let because = format!("read its snapshot of the ledger: {error}; this voter stays where it is");
+            return self.event(Event::Dropped { from: from.clone(), because });
         }
         match voting.replica.step(sender, message) {
+            Ok(()) if owner.is_none() => voting.memory.speaks_as(sender, from),
             Ok(()) => {}
             Err(bad @ BadMessage::Forgotten { .. }) if !quorum::mutants::on("engine.forgotten_voter_goes_on") => {
                 self.end_vote(format!("{from} leads and says: {bad}"));
@@ -197,7 +203,7 @@ impl Engine {
     fn send_raft(&mut self, messages: Vec<quorum::replica::Message>) {
         let hosts = self.all_voter_hosts();
         for message in messages {
-            let heard = self.voting.as_ref().and_then(|voting| voting.memory.hosts.get(&message.to));
+            let heard = self.voting.as_ref().and_then(|voting| voting.memory.host_of(message.to));
             if let Some(to) = hosts.get(&message.to).or(heard).cloned() {
                 self.effects.push(Effect::Message { to, message: Box::new(Message::Raft(Box::new(message))) });
             }
@@ -247,7 +253,7 @@ impl Engine {
             }
             return;
         }
-        match super::log::decode_ledger(snapshot.data.as_ref()) {
+        match decode_snapshot(snapshot) {
             Ok(ledger) => {
                 self.ledger = ledger;
                 let now = self.now.moment;
@@ -272,6 +278,9 @@ impl Engine {
         if halted {
             return;
         }
+        if entry.term < self.ledger.position().term {
+            return self.apply_no_more(entry.index, "it is of an earlier term than the one before it");
+        }
         let position = quorum::ledger::Position { index: entry.index, term: entry.term };
         if entry.index <= self.ledger.applied() {
             if let Some(voting) = &mut self.voting {
@@ -291,15 +300,7 @@ impl Engine {
                     }
                     self.apply_entry(position, &decoded);
                 }
-                Err(error) => {
-                    // An unknown entry halts apply and granting, never skips (I17).
-                    let because = format!("decode entry {}: {error}; this voter grants nothing more", entry.index);
-                    self.event(Event::Dropped { from: self.me.host.clone(), because });
-                    if let Some(voting) = &mut self.voting {
-                        voting.undecodable = Some(entry.index);
-                    }
-                    return;
-                }
+                Err(error) => return self.apply_no_more(entry.index, &error.to_string()),
             },
             EntryKind::Membership(change) => self.apply_membership(position, change),
         }
@@ -307,6 +308,15 @@ impl Engine {
             voting.replica.applied(entry.index);
         }
         self.feed_followers();
+    }
+
+    /// An entry that can't be applied halts apply and granting, and is never skipped (I17).
+    fn apply_no_more(&mut self, index: LogIndex, why: &str) {
+        let because = format!("decode entry {index}: {why}; this voter grants nothing more");
+        self.event(Event::Dropped { from: self.me.host.clone(), because });
+        if let Some(voting) = &mut self.voting {
+            voting.undecodable = Some(index);
+        }
     }
 
     /// Waits of this voter that ended, and the leader's reads.

@@ -148,6 +148,33 @@ pub(super) fn talk_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// What a voter has applied that was sent a snapshot by another one; `None` if that ended it.
+#[cfg(test)]
+pub(super) fn after_a_snapshot(snapshot: Snapshot) -> Option<quorum::ledger::Position> {
+    use engine::{Message, Standing};
+    use quorum::replica::wire::Body;
+    use quorum::storage::Seen;
+    let mut agent = Agent::new("os-1", "osaka", true);
+    let hears = |from: &str, message| Input::Message { from: host(from), message: Box::new(message) };
+    // Others say that it has forgotten nothing.
+    for (voter, from) in [(1, "tk-1"), (3, "ng-1")] {
+        let standing = Standing {
+            era: Era(1),
+            voter: Some((VoterId(voter), Seen::default())),
+            of_you: Some((VoterId(2), Seen::default())),
+            config: HISTORY.ledger.config_id(),
+            members: [1, 2, 3].map(VoterId).into(),
+            asks: false,
+        };
+        agent.take(hears(from, Message::Standing(standing)));
+    }
+    let term = snapshot.meta.last.term.max(HISTORY.ledger.position().term);
+    let body = Body::Snapshot(snapshot);
+    let said = quorum::replica::Message { era: Era(1), from: VoterId(3), to: VoterId(2), term, body };
+    agent.take(hears("ng-1", Message::Raft(Box::new(said))));
+    (!agent.has_halted).then(|| agent.engine.ledger().position())
+}
+
 /// The voter in force beats, then feeds a host two entries from `first` on.
 #[cfg(test)]
 pub(super) fn committed_at(first: u64, terms: [u64; 2]) -> Vec<u8> {

@@ -99,6 +99,29 @@ fn a_ledger_with_a_span_that_nobody_can_have_set_is_refused() {
     assert!(matches!(decode_ledger(&absurd), Err(DecodeError::Impossible(_))));
 }
 
+/// Raft keeps a snapshot before anybody reads it: a voter that can't would end, and at each start again.
+#[test]
+fn a_voter_takes_no_snapshot_that_it_could_not_read_or_that_ends_elsewhere() {
+    use quorum::codec::Blob;
+    use quorum::id::LogIndex;
+    use quorum::ledger::Position;
+    use quorum::replica::{Position as Place, Snapshot, SnapshotMeta};
+    let stands = HISTORY.ledger.position();
+    let later = Position { index: LogIndex(stands.index.0 + 1), term: stands.term };
+    let mut ledger = HISTORY.ledger.clone();
+    ledger.apply_empty(later);
+    let whole = encode_ledger(&ledger).expect("small");
+    let after = |data: &[u8], at: Position| {
+        let last = Place { index: at.index, term: at.term };
+        let meta = SnapshotMeta { last, config: ledger.config_id().index, membership: super::samples::membership() };
+        super::talk::after_a_snapshot(Snapshot { meta, data: Blob::from(data) })
+    };
+    assert_eq!(after(&whole, later), Some(later), "the control");
+    assert_eq!(after(&whole[..whole.len() - 1], later), Some(stands), "half of one");
+    let elsewhere = Position { index: LogIndex(later.index.0 + 1), ..later };
+    assert_eq!(after(&whole, elsewhere), Some(stands));
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

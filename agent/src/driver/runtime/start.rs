@@ -258,7 +258,7 @@ pub(super) fn join(
 
 fn voter(config: &AgentConfig, disk: &Disk, agent: AgentInstance) -> Result<Vote, RunError> {
     let ledger = match &disk.loaded.snapshot {
-        Some(snapshot) => crate::engine::decode_ledger(&snapshot.data)
+        Some(snapshot) => crate::engine::decode_snapshot(snapshot)
             .map_err(|error| RunError::Config(format!("read the ledger in the voter's store: {error}")))?,
         None => Ledger::new(),
     };

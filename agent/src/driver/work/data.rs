@@ -237,10 +237,11 @@ pub(super) async fn drain(built: &Built, order: (Epoch, &HostName)) -> Result<()
 
 fn sum(so_far: Resync, more: &Figures) -> Resync {
     Resync {
-        compared_bytes: so_far.compared_bytes + more.compared_bytes,
-        differing_bytes: so_far.differing_bytes + more.differing_bytes,
-        copied_bytes: so_far.copied_bytes + more.copied_bytes,
-        kept_bytes: so_far.kept_bytes + more.kept_bytes,
+        compared_bytes: so_far.compared_bytes.saturating_add(more.compared_bytes),
+        differing_bytes: so_far.differing_bytes.saturating_add(more.differing_bytes),
+        copied_bytes: so_far.copied_bytes.saturating_add(more.copied_bytes),
+        // The standby says so.
+        kept_bytes: so_far.kept_bytes.saturating_add(more.kept_bytes),
         pause: so_far.pause + more.pause,
     }
 }

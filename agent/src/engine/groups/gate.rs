@@ -14,6 +14,8 @@ use std::time::Duration;
 const COPY_FRESH: Duration = Duration::from_secs(5);
 /// A host that didn't answer about its copy is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// So many groups that aren't known here yet are asked about at once.
+const UNKNOWN_ASKED_MAX: usize = 256;
 
 impl Engine {
     /// What the data says about a grant to `host`; `None` while the host hasn't said, or if it says no.
@@ -127,7 +129,19 @@ impl Engine {
     }
 
     pub(in crate::engine) fn on_ask_copy(&mut self, from: HostName, group: GroupName) {
-        self.local.copy_asked.entry(group.clone()).or_default().push(from);
+        // The leader is further than this host: what isn't known here yet will be looked at as soon as it is. Names that
+        // somebody makes up never are.
+        let is_known = self.ledger.group(&group).is_some();
+        if !is_known && self.local.copy_asked.len() >= UNKNOWN_ASKED_MAX {
+            return;
+        }
+        let askers = self.local.copy_asked.entry(group.clone()).or_default();
+        if !askers.contains(&from) {
+            askers.push(from);
+        }
+        if !is_known {
+            return;
+        }
         let runner = self.local.runner(&group);
         if runner.busy().is_none() {
             // The answer is to be about now, not about when this host last looked.
@@ -158,8 +172,9 @@ impl Engine {
         (generation, check): (Option<Generation>, Option<CopyCheck>),
     ) {
         let at = self.now.moment;
-        if let Some(leading) = &mut self.leading {
-            leading.copies.insert((group, from), CopyAnswer { generation, check, at });
+        let key = (group, from);
+        if let Some(leading) = self.leading.as_mut().filter(|leading| leading.asked.contains_key(&key)) {
+            leading.copies.insert(key, CopyAnswer { generation, check, at });
             self.stir_leader();
         }
     }

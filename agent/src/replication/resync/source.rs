@@ -7,7 +7,7 @@ use quorum::codec::Blob;
 use std::sync::Arc;
 
 /// Chunks that are hashed, and then settled, together: 16 MiB.
-const RANGE: u32 = 256;
+pub(super) const RANGE: u32 = 256;
 
 /// Compares the standby's copy with `volume`, which may be in use, and sends what differs.
 ///

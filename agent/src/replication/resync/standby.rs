@@ -2,6 +2,7 @@
 
 use super::door::{self, Door};
 use super::kept::{KeptStore, KeptWriter, Origin};
+use super::source::RANGE;
 use super::wire::{Ask, Begin, Tell, Wire, receive, send};
 use super::{ResyncError, Volume};
 use crate::replication::record::{Record, RecordFile, Role};
@@ -148,6 +149,9 @@ impl Session {
     }
 
     async fn hashes(&self, first: u64, count: u32) -> Result<Vec<[u8; 32]>, ResyncError> {
+        if count > RANGE {
+            return Err(ResyncError::Wire(format!("{count} hashes were asked for at once; {RANGE} is the most")));
+        }
         let end = first.checked_add(u64::from(count)).filter(|end| *end <= self.volume.chunks());
         let end = end.ok_or_else(|| ResyncError::Wire("hashes behind the end were asked for".into()))?;
         let volume = Arc::clone(&self.volume);
