@@ -209,6 +209,8 @@ fn who_decides_alone_stands_for_nothing_that_is_not_durable() {
     let meta = SnapshotMeta { last, config: LogIndex(1), membership };
     let body = Body::Snapshot(Snapshot { meta, data: Blob::from([0; 8].as_slice()) });
     assert_eq!(say(&mut world, (leader, follower), term, body), Ok(()));
+    world.run(TICK);
+    assert!(world.replica(follower).config().membership.is_joint(), "the snapshot is installed");
     world.nodes.get_mut(&follower).unwrap().is_stalled = true;
     let append = Body::Append { prev: last, commit: LogIndex(0), entries: vec![entry(term.0, b"on its way")] };
     assert_eq!(say(&mut world, (leader, follower), term, append), Ok(()));
