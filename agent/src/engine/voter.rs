@@ -278,9 +278,6 @@ impl Engine {
         if halted {
             return;
         }
-        if entry.term < self.ledger.position().term {
-            return self.apply_no_more(entry.index, "it is of an earlier term than the one before it");
-        }
         let position = quorum::ledger::Position { index: entry.index, term: entry.term };
         if entry.index <= self.ledger.applied() {
             if let Some(voting) = &mut self.voting {
@@ -290,6 +287,9 @@ impl Engine {
                 voting.replica.applied(entry.index);
             }
             return;
+        }
+        if position.term < self.ledger.position().term {
+            return self.apply_no_more(entry.index, "it is of an earlier term than the one before it");
         }
         match &entry.kind {
             EntryKind::Empty => self.apply_empty(position),

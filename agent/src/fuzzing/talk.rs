@@ -4,6 +4,7 @@
 
 use super::samples::{HISTORY, datagrams, host, membership, messages};
 use crate::engine::{self, Effect, Engine, Identity, Input, Now, Setup, Vote};
+use crate::event::Event;
 use crate::heartbeat;
 use crate::sim::fuzz::HOSTS;
 use quorum::codec::Blob;
@@ -36,13 +37,24 @@ struct Agent {
     store: Option<MemoryStore>,
     now: Now,
     has_halted: bool,
+    /// Why it dropped what it was told.
+    dropped: Vec<String>,
 }
 
 impl Agent {
     fn new(name: &str, site: &str, votes: bool) -> Self {
+        Self::with(name, site, votes.then(|| loaded(&HISTORY.ledger)))
+    }
+
+    #[cfg(test)]
+    fn voting(name: &str, site: &str, ledger: &quorum::ledger::Ledger) -> Self {
+        Self::with(name, site, Some(loaded(ledger)))
+    }
+
+    fn with(name: &str, site: &str, vote: Option<(MemoryStore, Vote)>) -> Self {
         let start = Duration::from_secs(100);
         let now = Now { moment: Moment::default().plus(start), wall_ms: 1_790_000_000_000 };
-        let (store, voting) = if votes { Some(loaded()).unzip() } else { (None, None) };
+        let (store, voting) = vote.unzip();
         let site = SiteName::new(site).expect("a name");
         let identity = Identity {
             host: host(name),
@@ -55,7 +67,7 @@ impl Agent {
         let peers = peers.map(|(peer, site, _)| (host(peer), SiteName::new(site).expect("a name"))).collect();
         let timing = HISTORY.ledger.timing().cloned().expect("a founded cluster has its time spans");
         let setup = Setup { identity, peers, timing, voting, ended_votes: [].into() };
-        Self { engine: Engine::new(now, setup), store, now, has_halted: false }
+        Self { engine: Engine::new(now, setup), store, now, has_halted: false, dropped: Vec::new() }
     }
 
     fn take(&mut self, input: Input) {
@@ -72,6 +84,7 @@ impl Agent {
                     }
                     Effect::VoteEnded { .. } => self.store = None,
                     Effect::Halt { .. } => self.has_halted = true,
+                    Effect::Event(Event::Dropped { because, .. }) => self.dropped.push(because),
                     _ => {}
                 }
             }
@@ -80,13 +93,13 @@ impl Agent {
     }
 }
 
-fn loaded() -> (MemoryStore, Vote) {
+fn loaded(ledger: &quorum::ledger::Ledger) -> (MemoryStore, Vote) {
     let mut store = MemoryStore::on(&DISK.backup()).expect("a whole disk");
     let loaded = store.load().expect("a whole disk");
     let vote = Vote {
         seen: loaded.seen(),
         replica: Replica::new(Params::default(), loaded).expect("good parameters"),
-        ledger: HISTORY.ledger.clone(),
+        ledger: ledger.clone(),
         is_new: false,
         remembered: store.remembered().clone(),
     };
@@ -148,13 +161,17 @@ pub(super) fn talk_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// What a voter has applied that was sent a snapshot by another one; `None` if that ended it.
+/// Another voter says something of Raft to one that votes and has applied `ledger`. What it has applied then, and what it
+/// dropped; `None` if that ended it.
 #[cfg(test)]
-pub(super) fn after_a_snapshot(snapshot: Snapshot) -> Option<quorum::ledger::Position> {
+pub(super) fn after_raft(
+    ledger: &quorum::ledger::Ledger,
+    term: quorum::id::Term,
+    body: quorum::replica::wire::Body,
+) -> Option<(quorum::ledger::Position, Vec<String>)> {
     use engine::{Message, Standing};
-    use quorum::replica::wire::Body;
     use quorum::storage::Seen;
-    let mut agent = Agent::new("os-1", "osaka", true);
+    let mut agent = Agent::voting("os-1", "osaka", ledger);
     let hears = |from: &str, message| Input::Message { from: host(from), message: Box::new(message) };
     // Others say that it has forgotten nothing.
     for (voter, from) in [(1, "tk-1"), (3, "ng-1")] {
@@ -168,11 +185,9 @@ pub(super) fn after_a_snapshot(snapshot: Snapshot) -> Option<quorum::ledger::Pos
         };
         agent.take(hears(from, Message::Standing(standing)));
     }
-    let term = snapshot.meta.last.term.max(HISTORY.ledger.position().term);
-    let body = Body::Snapshot(snapshot);
     let said = quorum::replica::Message { era: Era(1), from: VoterId(3), to: VoterId(2), term, body };
     agent.take(hears("ng-1", Message::Raft(Box::new(said))));
-    (!agent.has_halted).then(|| agent.engine.ledger().position())
+    (!agent.has_halted).then(|| (agent.engine.ledger().position(), agent.dropped))
 }
 
 /// The voter in force beats, then feeds a host two entries from `first` on.

@@ -5,7 +5,11 @@ use super::samples::HISTORY;
 use super::*;
 use crate::engine::{decode_ledger, encode_ledger};
 use crate::sim::Random;
-use quorum::codec::DecodeError;
+use quorum::codec::{Blob, DecodeError};
+use quorum::id::{LogIndex, Term};
+use quorum::ledger::Position;
+use quorum::replica::wire::{Appended, Body};
+use quorum::replica::{EntryKind, Position as Place, Snapshot, SnapshotMeta};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -102,10 +106,6 @@ fn a_ledger_with_a_span_that_nobody_can_have_set_is_refused() {
 /// Raft keeps a snapshot before anybody reads it: a voter that can't would end, and at each start again.
 #[test]
 fn a_voter_takes_no_snapshot_that_it_could_not_read_or_that_ends_elsewhere() {
-    use quorum::codec::Blob;
-    use quorum::id::LogIndex;
-    use quorum::ledger::Position;
-    use quorum::replica::{Position as Place, Snapshot, SnapshotMeta};
     let stands = HISTORY.ledger.position();
     let later = Position { index: LogIndex(stands.index.0 + 1), term: stands.term };
     let mut ledger = HISTORY.ledger.clone();
@@ -114,12 +114,31 @@ fn a_voter_takes_no_snapshot_that_it_could_not_read_or_that_ends_elsewhere() {
     let after = |data: &[u8], at: Position| {
         let last = Place { index: at.index, term: at.term };
         let meta = SnapshotMeta { last, config: ledger.config_id().index, membership: super::samples::membership() };
-        super::talk::after_a_snapshot(Snapshot { meta, data: Blob::from(data) })
+        let body = Body::Snapshot(Snapshot { meta, data: Blob::from(data) });
+        super::talk::after_raft(&HISTORY.ledger, at.term, body).map(|(applied, dropped)| (applied, dropped.len()))
     };
-    assert_eq!(after(&whole, later), Some(later), "the control");
-    assert_eq!(after(&whole[..whole.len() - 1], later), Some(stands), "half of one");
+    assert_eq!(after(&whole, later), Some((later, 0)), "the control");
+    assert_eq!(after(&whole[..whole.len() - 1], later), Some((stands, 1)), "half of one");
     let elsewhere = Position { index: LogIndex(later.index.0 + 1), ..later };
-    assert_eq!(after(&whole, elsewhere), Some(stands));
+    assert_eq!(after(&whole, elsewhere), Some((stands, 1)));
+}
+
+/// A host that had followed the log before it began to vote is further than its replica, which comes to entries of earlier
+/// terms then. They are passed by; only what is to be applied must not be of an earlier term.
+#[test]
+fn a_voter_that_is_further_than_its_replica_passes_by_entries_of_earlier_terms() {
+    let stands = HISTORY.ledger.position();
+    let append = |ahead: u64| {
+        let mut ledger = HISTORY.ledger.clone();
+        ledger.apply_empty(Position { index: LogIndex(stands.index.0 + ahead), term: Term(stands.term.0 + 5) });
+        let entries = vec![Appended { term: stands.term, kind: EntryKind::Empty }; 2];
+        let prev = Place { index: stands.index, term: stands.term };
+        let body = Body::Append { prev, commit: LogIndex(stands.index.0 + 2), entries };
+        super::talk::after_raft(&ledger, stands.term, body).expect("it goes on").1
+    };
+    assert_eq!(append(2), Vec::<String>::new(), "both are applied already");
+    let dropped = append(1);
+    assert!(matches!(&dropped[..], [why] if why.contains("of an earlier term")), "{dropped:?}");
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -163,7 +163,9 @@ impl Future for Alarm {
         let (shared, key) = (&self.alarms.0, (self.at, self.number));
         let mut waiting = shared.waiting();
         if Instant::now() >= self.at {
-            waiting.due.remove(&key);
+            let waker = waiting.due.remove(&key);
+            drop(waiting);
+            drop(waker);
             return Poll::Ready(());
         }
         waiting.due.entry(key).and_modify(|waker| waker.clone_from(cx.waker())).or_insert_with(|| cx.waker().clone());
@@ -174,7 +176,9 @@ impl Future for Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        self.alarms.0.waiting().due.remove(&(self.at, self.number));
+        // Not while the alarms are held: with a waker may go whatever owns another alarm.
+        let waker = self.alarms.0.waiting().due.remove(&(self.at, self.number));
+        drop(waker);
     }
 }
 
