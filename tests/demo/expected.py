@@ -31,8 +31,9 @@ def lease_is_sound(timing):
 def intervals(timing):
     """{figure: [earliest, latest]} for an eager declaration with the leader outside the lost site."""
     d = timing["one_way"]
-    # Heard last at kill − x + d with x in [0, Δ]; silence is counted from there.
-    suspected = (timing["detection"] - timing["beat"] + d, timing["detection"] + d + timing["jitter"])
+    # The last beat left at kill − x with x in [0, Δ]. T_D has the delay in it: at most, and so at the earliest, silence is
+    # counted from when that beat left; at the latest from when it came.
+    suspected = (timing["detection"] - timing["beat"], timing["detection"] + d + timing["jitter"])
     # The other voter's report reaches the leader (d), then one commit (2·d).
     declared = (suspected[0] + 2 * d, suspected[1] + 3 * d + SLACK_PER_COMMIT_MS)
     # Each voter's own last grant was at kill − x + d with x in [0, R]; its report travels d, and is committed.
