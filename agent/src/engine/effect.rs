@@ -34,12 +34,13 @@ pub enum Effect {
         /// What.
         message: Box<Message>,
     },
-    /// Send the same message to each of these, as [`Effect::Message`] does. It is encoded, and held, once.
+    /// Send the same message to each of these, as [`Effect::Message`] does. It is encoded, and held, once; and so it is with
+    /// later ones that share it.
     Messages {
         /// To whom.
         to: Vec<HostName>,
         /// What.
-        message: Box<Message>,
+        message: Arc<Message>,
     },
     /// Make durable, then hand in `Persisted`. Writes are performed in order.
     Persist(Box<Write>),

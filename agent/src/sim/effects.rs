@@ -106,7 +106,7 @@ impl World {
             }
             Effect::Messages { to, message } => {
                 for to in to {
-                    self.perform(name, process, Effect::Message { to, message: message.clone() });
+                    self.perform(name, process, Effect::Message { to, message: Box::new(message.as_ref().clone()) });
                 }
             }
             Effect::Persist(write) => {

@@ -12,6 +12,7 @@
 
 mod audit;
 mod beside;
+mod encoded;
 mod generation;
 mod journal;
 mod keeper;

@@ -2,6 +2,7 @@
 
 use super::audit::AuditTrail;
 use super::beside::Beside;
+use super::encoded::Encoded;
 use super::generation::{self, Generation};
 use super::journal::{self, Journal};
 use super::keeper::{KeeperEnd, LOOK_EVERY};
@@ -20,6 +21,8 @@ use crate::engine::{self, Answer, Effect, Engine, Fenced, Input, Prospect, Repor
 use crate::event::Event;
 use crate::heartbeat;
 use crate::metrics::Metrics;
+use bytes::Bytes;
+use quorum::codec::EncodeError;
 use quorum::id::{AgentInstance, Era, GroupName, HostName, TaskId, VoterId};
 use quorum::storage::Persisted;
 use std::collections::BTreeMap;
@@ -94,6 +97,7 @@ struct Running {
     /// The version byte that each peer was last told to send and that isn't read here.
     undecodable: BTreeMap<HostName, Option<u8>>,
     resting: resting::Told,
+    encoded: Encoded,
     /// When this machine was last seen to be the one it was.
     looked: Option<Instant>,
     memory: Memory,
@@ -112,6 +116,7 @@ impl Loop {
             tickets: 0,
             undecodable,
             resting: resting::Told::default(),
+            encoded: Encoded::default(),
             looked: None,
             memory: Memory::new(),
         };
@@ -308,9 +313,9 @@ impl Loop {
         }
     }
 
-    fn send_message(&self, to: &[HostName], message: &engine::Message) {
-        let bytes: bytes::Bytes = match engine::encode(message) {
-            Ok(bytes) => bytes.into(),
+    fn send_message(&self, to: &[HostName], bytes: Result<Bytes, EncodeError>) {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
             Err(error) => return tracing::error!(?to, %error, "a message outgrew its limit"),
         };
         for to in to {
@@ -328,8 +333,10 @@ impl Loop {
                     Ok(bytes) => self.send_on_all_paths(&to, bytes.into()),
                     Err(error) => tracing::error!(%to, %error, "a beat outgrew its datagram"),
                 },
-                Effect::Message { to, message } => self.send_message(&[to], &message),
-                Effect::Messages { to, message } => self.send_message(&to, &message),
+                Effect::Message { to, message } => {
+                    self.send_message(&[to], engine::encode(&message).map(Bytes::from));
+                }
+                Effect::Messages { to, message } => self.send_message(&to, running.encoded.of(&message)),
                 Effect::Persist(write) => {
                     if self.votes.writes.as_ref().is_some_and(|disk| !disk.write(*write)) {
                         return Err(RunError::Halted("the voter's disk thread ended".into()));
