@@ -12,6 +12,7 @@ use super::membership::Wishing;
 use super::operator::Waiting;
 use super::pins::Untying;
 use super::proposals::Proposals;
+use super::unread::Unread;
 use super::voter::Voting;
 use crate::config::ClusterSpec;
 use crate::detector::{Detector, Health, Params};
@@ -87,6 +88,7 @@ pub struct Engine {
     pub(super) started: Moment,
     /// When a loss was last applied here, whoever led then: a new leader knows it from having followed.
     pub(super) last_loss: Option<Moment>,
+    pub(super) unread: Option<Unread>,
     pub(super) effects: Vec<Effect>,
     pub(super) ledger: Ledger,
     pub(super) spec: Option<Arc<ClusterSpec>>,
@@ -139,6 +141,7 @@ impl Engine {
             now,
             started: now.moment,
             last_loss: None,
+            unread: None,
             effects: vec![Effect::Event(Event::AgentStarted { instance: agent })],
             spec: None,
             schedule: Schedule::new(timing.beat),

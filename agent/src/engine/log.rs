@@ -293,7 +293,7 @@ impl Engine {
             Message::Committed { first, entries } => self.on_committed(&from, first, entries),
             Message::Snapshot { index, part, parts, bytes } => {
                 if self.is_of_our_era(&from) {
-                    self.on_snapshot_part(index, (part, parts), bytes);
+                    self.on_snapshot_part(&from, index, (part, parts), bytes);
                 }
             }
             Message::Challenge(challenge) => self.on_challenge(from, challenge),
@@ -365,8 +365,7 @@ impl Engine {
             if *term < self.ledger.position().term {
                 let because =
                     format!("entry {index} is of an earlier term than the one before it: no log is like that");
-                self.event(Event::Dropped { from: from.clone(), because });
-                return;
+                return self.could_not_read(from.clone(), because);
             }
             match fed {
                 Fed::Empty(term) => self.apply_empty(Position { index, term }),
@@ -375,24 +374,31 @@ impl Engine {
                     Ok(entry) => self.apply_entry(Position { index, term }, &entry),
                     Err(error) => {
                         let because = format!("decode entry {index}: {error}; this host follows the log no further");
-                        self.event(Event::Dropped { from: from.clone(), because });
-                        return;
+                        return self.could_not_read(from.clone(), because);
                     }
                 },
             }
         }
     }
 
-    fn on_snapshot_part(&mut self, index: LogIndex, (part, parts): (u32, u32), bytes: Blob) {
+    fn on_snapshot_part(&mut self, from: &HostName, index: LogIndex, (part, parts): (u32, u32), bytes: Blob) {
         if self.voting.is_some() || index <= self.ledger.applied() {
             return;
         }
         self.following.followed = Some(self.now.moment);
         let Some(whole) = self.following.take_part(index, (part, parts), &bytes) else { return };
-        if let Some(ledger) = decode_ledger(&whole).ok().filter(|ledger| ledger.era() >= self.newest_era) {
-            self.ledger = ledger;
-            self.take_spec();
-            self.take_roster();
+        match decode_ledger(&whole) {
+            Ok(ledger) if ledger.era() < self.newest_era => {}
+            Ok(ledger) => {
+                self.ledger = ledger;
+                self.take_spec();
+                self.take_roster();
+            }
+            Err(error) => {
+                let because =
+                    format!("read the snapshot of the ledger at {index}: {error}; this host stays where it is");
+                self.could_not_read(from.clone(), because);
+            }
         }
     }
 

@@ -43,6 +43,7 @@ mod readmit;
 mod recover;
 mod status;
 mod tail;
+mod unread;
 mod version;
 mod voter;
 

@@ -172,7 +172,7 @@ impl Engine {
             && let Err(error) = decode_snapshot(snapshot)
         {
             let because = format!("read its snapshot of the ledger: {error}; this voter stays where it is");
-            return self.event(Event::Dropped { from: from.clone(), because });
+            return self.could_not_read(from.clone(), because);
         }
         match voting.replica.step(sender, message) {
             Ok(()) if owner.is_none() => voting.memory.speaks_as(sender, from),
@@ -313,7 +313,7 @@ impl Engine {
     /// An entry that can't be applied halts apply and granting, and is never skipped (I17).
     fn apply_no_more(&mut self, index: LogIndex, why: &str) {
         let because = format!("decode entry {index}: {why}; this voter grants nothing more");
-        self.event(Event::Dropped { from: self.me.host.clone(), because });
+        self.could_not_read(self.me.host.clone(), because);
         if let Some(voting) = &mut self.voting {
             voting.undecodable = Some(index);
         }

@@ -161,14 +161,45 @@ pub(super) fn talk_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Another voter says something of Raft to one that votes and has applied `ledger`. What it has applied then, and what it
-/// dropped; `None` if that ended it.
+/// What an agent has applied after it was told something, why it dropped something, and what it shows people of that.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) applied: quorum::ledger::Position,
+    pub(super) dropped: Vec<String>,
+    pub(super) unread: Vec<engine::AttentionLine>,
+}
+
+#[cfg(test)]
+impl Agent {
+    /// `None` if it has ended.
+    fn told(self) -> Option<Told> {
+        let unread = self.engine.status().attention.into_iter().filter(|line| line.code == "log-unread").collect();
+        let applied = self.engine.ledger().position();
+        (!self.has_halted).then_some(Told { applied, dropped: self.dropped, unread })
+    }
+}
+
+/// The voter in force beats, then says this to a host without a vote.
+#[cfg(test)]
+pub(super) fn after_messages(messages: Vec<engine::Message>) -> Option<Told> {
+    let mut agent = Agent::new("tk-1", "tokyo", false);
+    agent.take(Input::Wake);
+    let (_, beat) = datagrams().into_iter().next().expect("a beat");
+    let beat = heard(host("ng-1"), (false, &beat), agent.now.moment).expect("a beat");
+    let messages =
+        messages.into_iter().map(|message| Input::Message { from: host("ng-1"), message: Box::new(message) });
+    std::iter::once(beat).chain(messages).for_each(|input| agent.take(input));
+    agent.told()
+}
+
+/// Another voter says something of Raft to one that votes and has applied `ledger`. `None` if that ended it.
 #[cfg(test)]
 pub(super) fn after_raft(
     ledger: &quorum::ledger::Ledger,
     term: quorum::id::Term,
     body: quorum::replica::wire::Body,
-) -> Option<(quorum::ledger::Position, Vec<String>)> {
+) -> Option<Told> {
     use engine::{Message, Standing};
     use quorum::storage::Seen;
     let mut agent = Agent::voting("os-1", "osaka", ledger);
@@ -187,7 +218,7 @@ pub(super) fn after_raft(
     }
     let said = quorum::replica::Message { era: Era(1), from: VoterId(3), to: VoterId(2), term, body };
     agent.take(hears("ng-1", Message::Raft(Box::new(said))));
-    (!agent.has_halted).then(|| (agent.engine.ledger().position(), agent.dropped))
+    agent.told()
 }
 
 /// The voter in force beats, then feeds a host two entries from `first` on.

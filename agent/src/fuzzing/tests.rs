@@ -3,7 +3,7 @@
 
 use super::samples::HISTORY;
 use super::*;
-use crate::engine::{decode_ledger, encode_ledger};
+use crate::engine::{Fed, Message, decode_ledger, encode_ledger};
 use crate::sim::Random;
 use quorum::codec::{Blob, DecodeError};
 use quorum::id::{LogIndex, Term};
@@ -115,12 +115,33 @@ fn a_voter_takes_no_snapshot_that_it_could_not_read_or_that_ends_elsewhere() {
         let last = Place { index: at.index, term: at.term };
         let meta = SnapshotMeta { last, config: ledger.config_id().index, membership: super::samples::membership() };
         let body = Body::Snapshot(Snapshot { meta, data: Blob::from(data) });
-        super::talk::after_raft(&HISTORY.ledger, at.term, body).map(|(applied, dropped)| (applied, dropped.len()))
+        let told = super::talk::after_raft(&HISTORY.ledger, at.term, body).expect("it goes on");
+        (told.applied, told.dropped.len(), told.unread.len())
     };
-    assert_eq!(after(&whole, later), Some((later, 0)), "the control");
-    assert_eq!(after(&whole[..whole.len() - 1], later), Some((stands, 1)), "half of one");
+    assert_eq!(after(&whole, later), (later, 0, 0), "the control");
+    assert_eq!(after(&whole[..whole.len() - 1], later), (stands, 1, 1), "half of one");
     let elsewhere = Position { index: LogIndex(later.index.0 + 1), ..later };
-    assert_eq!(after(&whole, elsewhere), Some((stands, 1)));
+    assert_eq!(after(&whole, elsewhere), (stands, 1, 1));
+}
+
+/// It would stay where it is without anybody's knowing why.
+#[test]
+fn a_host_that_can_not_read_what_it_follows_tells_people_until_it_can() {
+    let whole = encode_ledger(&HISTORY.ledger).expect("small");
+    let at = HISTORY.ledger.position();
+    let snapshot = |bytes: &[u8]| Message::Snapshot { index: at.index, part: 0, parts: 1, bytes: Blob::from(bytes) };
+    let after = |messages| super::talk::after_messages(messages).expect("it goes on");
+    let half = snapshot(&whole[..whole.len() - 1]);
+    let stuck = after(vec![half.clone()]);
+    assert_eq!((stuck.applied.index, stuck.dropped.len()), (LogIndex(0), 1));
+    let [line] = &stuck.unread[..] else { panic!("{stuck:?}") };
+    assert!(line.text.starts_with("tk-1 has the log until entry 0 only"), "{line:?}");
+    assert!(line.next.contains("on tk-1 the release of ng-1"), "{line:?}");
+    let read = after(vec![half, snapshot(&whole)]);
+    assert_eq!((read.applied, read.unread.len()), (at, 0));
+    let falls = Message::Committed { first: LogIndex(1), entries: vec![Fed::Empty(Term(3)), Fed::Empty(Term(2))] };
+    let stuck = after(vec![falls]);
+    assert_eq!((stuck.applied.index, stuck.unread.len()), (LogIndex(1), 1));
 }
 
 /// A host that had followed the log before it began to vote is further than its replica, which comes to entries of earlier
@@ -134,11 +155,13 @@ fn a_voter_that_is_further_than_its_replica_passes_by_entries_of_earlier_terms()
         let entries = vec![Appended { term: stands.term, kind: EntryKind::Empty }; 2];
         let prev = Place { index: stands.index, term: stands.term };
         let body = Body::Append { prev, commit: LogIndex(stands.index.0 + 2), entries };
-        super::talk::after_raft(&ledger, stands.term, body).expect("it goes on").1
+        super::talk::after_raft(&ledger, stands.term, body).expect("it goes on")
     };
-    assert_eq!(append(2), Vec::<String>::new(), "both are applied already");
-    let dropped = append(1);
-    assert!(matches!(&dropped[..], [why] if why.contains("of an earlier term")), "{dropped:?}");
+    let told = append(2);
+    assert!(told.dropped.is_empty() && told.unread.is_empty(), "both are applied already: {told:?}");
+    let told = append(1);
+    assert!(matches!(&told.dropped[..], [why] if why.contains("of an earlier term")), "{told:?}");
+    assert!(matches!(&told.unread[..], [line] if line.next.contains("quorum remove os-1")), "{told:?}");
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -45,6 +45,7 @@ impl Engine {
             });
         }
         lines.extend(self.version_attention());
+        lines.extend(self.unread_attention());
         lines.extend(self.host_attention());
         lines.extend(self.fence_attention());
         lines.extend(self.group_attention());
