@@ -2,8 +2,8 @@
 //!
 //! Whoever stands within the log is sent entries; whoever stands before it, or far behind, the ledger as a whole. Where hosts
 //! are many either is large, and many need it at once (all were restarted): it would lie a thousand times in the queues to
-//! them. So a few of those who need much are served at a time; who comes a moment later is sent the very same, and the little
-//! that was applied since; and what is applied in quick succession goes to many as one.
+//! them. So a few of those who need much are served at a time; all are sent the very same pieces (`pieces`); and what is
+//! applied in quick succession goes to many as one.
 //!
 //! Not here: what the fed host does with it (`log`).
 
@@ -11,6 +11,7 @@ use super::core::Engine;
 use super::effect::Effect;
 use super::log::{PART_BYTES, encode_ledger};
 use super::message::{Fed, Message};
+use super::pieces::{LOOSE_BYTES_MAX, Log, Pieces, bytes_of, committed};
 use quorum::codec::Blob;
 use quorum::id::{HostName, LogIndex};
 use quorum::ledger::{Ledger, PlanState};
@@ -18,17 +19,10 @@ use quorum::moment::Moment;
 use quorum::mutants;
 use quorum::replica::{EntryKind, Replica};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// Most bytes of entries in one message; who misses more gets the ledger.
-const ENTRIES_BYTES_MAX: usize = 512 << 10;
 /// More bytes of entries than this are much.
 const LITTLE_BYTES_MAX: usize = 16 << 10;
-/// What was sent as much goes to others too while no more bytes of entries than this were applied since.
-const SINCE_BYTES_MAX: usize = 4 << 10;
-/// So many of those are kept: hosts may stand at several places.
-const LARGE_MAX: usize = 4;
 /// Hosts that are sent much in one step.
 const MUCH_AT_ONCE: usize = 8;
 /// From one such step to the next.
@@ -61,19 +55,8 @@ pub(super) struct Feeding {
     many: Option<(Moment, u32)>,
     /// Many hosts wait until then.
     many_wait: Option<Moment>,
-    /// What was sent as much of late, the oldest first.
-    large: Vec<Large>,
-}
-
-/// Much, as it was sent.
-#[derive(Debug)]
-struct Large {
-    /// To hosts that stood there; `None`: the whole ledger, to whoever needs it.
-    after: Option<LogIndex>,
-    /// Whoever took it stands here.
-    until: LogIndex,
-    messages: Vec<Arc<Message>>,
-    made: Moment,
+    /// What was sent of late to who missed more than a little.
+    pieces: Pieces,
 }
 
 impl Feeding {
@@ -139,7 +122,6 @@ impl Feeding {
             return Vec::new();
         }
         self.much.retain(|_, at| now.held_since(*at) < MUCH_AGAIN);
-        self.large.retain(|large| now.held_since(large.made) < MUCH_AGAIN);
         self.due = (behind.len() > MUCH_AT_ONCE).then(|| now.plus(MUCH_APART));
         behind.truncate(MUCH_AT_ONCE);
         self.much.extend(behind.iter().map(|host| (host.clone(), now)));
@@ -176,7 +158,9 @@ impl Engine {
     /// Serves those who wait, when it is time.
     pub(super) fn feed_waiting(&mut self) {
         let now = self.now.moment;
-        if self.voting.as_ref().is_some_and(|voting| voting.feeding.is_due(now)) {
+        let Some(voting) = &mut self.voting else { return };
+        voting.feeding.pieces.forget_unused(now);
+        if voting.feeding.is_due(now) {
             self.feed_followers();
         }
     }
@@ -189,14 +173,18 @@ impl Engine {
             if after >= applied {
                 continue;
             }
-            match entries(&voting.replica, after, applied, LITTLE_BYTES_MAX) {
-                Some(entries) => {
-                    voting.feeding.send(&hosts, applied, now);
-                    let message = Message::Committed { first: LogIndex(after.0 + 1), entries };
-                    self.effects.push(Effect::Messages { to: hosts, message: Arc::new(message) });
+            let log = Applied(&voting.replica, &self.ledger);
+            let messages = match log.entries(after, applied, LITTLE_BYTES_MAX) {
+                None => {
+                    behind.extend(hosts);
+                    continue;
                 }
-                None => behind.extend(hosts),
-            }
+                Some(entries) if bytes_of(&entries) <= LOOSE_BYTES_MAX => vec![committed(after, entries)],
+                Some(_) => voting.feeding.pieces.of(&log, after, now),
+            };
+            voting.feeding.send(&hosts, applied, now);
+            let effects = messages.into_iter().map(|message| Effect::Messages { to: hosts.clone(), message });
+            self.effects.extend(effects);
         }
         let turn = voting.feeding.turn(now, behind);
         if !turn.is_empty() {
@@ -210,54 +198,10 @@ impl Engine {
         let Some(voting) = &mut self.voting else { return };
         for (after, hosts) in voting.feeding.by_place(hosts) {
             voting.feeding.send(&hosts, applied, now);
-            for message in voting.feeding.much(&Applied(&voting.replica, &self.ledger), after, now) {
+            for message in voting.feeding.pieces.of(&Applied(&voting.replica, &self.ledger), after, now) {
                 self.effects.push(Effect::Messages { to: hosts.clone(), message });
             }
         }
-    }
-}
-
-/// What a voter has to give.
-trait Log {
-    fn applied(&self) -> LogIndex;
-    /// All applied entries behind `after`; `None` if they are compacted away, or more than so many bytes.
-    fn entries(&self, after: LogIndex, bytes_max: usize) -> Option<Vec<Fed>>;
-    /// The ledger as it stands; nothing, if it can't be encoded.
-    fn parts(&self) -> Vec<Message>;
-}
-
-impl Feeding {
-    /// For a host that stands at `after` and misses much: what another was sent just before and what was applied since, or
-    /// else all anew.
-    fn much(&mut self, log: &impl Log, after: LogIndex, now: Moment) -> Vec<Arc<Message>> {
-        if let Some(messages) = self.again(log, Some(after)) {
-            return messages;
-        }
-        let (after, messages) = match log.entries(after, ENTRIES_BYTES_MAX) {
-            Some(entries) => (Some(after), vec![Message::Committed { first: LogIndex(after.0 + 1), entries }]),
-            None => match self.again(log, None) {
-                Some(messages) => return messages,
-                None => (None, log.parts()),
-            },
-        };
-        let messages: Vec<_> = messages.into_iter().map(Arc::new).collect();
-        if messages.is_empty() {
-            return messages;
-        }
-        self.large.retain(|large| large.after != after);
-        if self.large.len() >= LARGE_MAX {
-            self.large.remove(0);
-        }
-        self.large.push(Large { after, until: log.applied(), messages: messages.clone(), made: now });
-        messages
-    }
-
-    fn again(&self, log: &impl Log, after: Option<LogIndex>) -> Option<Vec<Arc<Message>>> {
-        let large = self.large.iter().find(|large| large.after == after)?;
-        let entries = log.entries(large.until, SINCE_BYTES_MAX)?;
-        let first = LogIndex(large.until.0 + 1);
-        let since = (!entries.is_empty()).then(|| Arc::new(Message::Committed { first, entries }));
-        Some(large.messages.iter().cloned().chain(since).collect())
     }
 }
 
@@ -268,8 +212,8 @@ impl Log for Applied<'_> {
         self.1.applied()
     }
 
-    fn entries(&self, after: LogIndex, bytes_max: usize) -> Option<Vec<Fed>> {
-        entries(self.0, after, self.1.applied(), bytes_max)
+    fn entries(&self, after: LogIndex, until: LogIndex, bytes_max: usize) -> Option<Vec<Fed>> {
+        entries(self.0, after, until, bytes_max)
     }
 
     fn parts(&self) -> Vec<Message> {
@@ -285,13 +229,13 @@ fn parts(ledger: &Ledger) -> Vec<Message> {
     (0u32..).zip(bytes.chunks(PART_BYTES)).map(message).collect()
 }
 
-/// All applied entries behind `after`; `None` if they are compacted away, or more than `bytes_max`.
-fn entries(replica: &Replica, after: LogIndex, applied: LogIndex, bytes_max: usize) -> Option<Vec<Fed>> {
+/// All entries behind `after`, up to `until`; `None` if they are compacted away, or more than `bytes_max`.
+fn entries(replica: &Replica, after: LogIndex, until: LogIndex, bytes_max: usize) -> Option<Vec<Fed>> {
     let mut entries = Vec::new();
     let mut bytes = 0;
     for entry in replica.entries_after(after) {
         let next = after.0 + 1 + entries.len() as u64;
-        if entry.index > applied {
+        if entry.index > until {
             break;
         }
         bytes += entry.data().len();
@@ -304,7 +248,7 @@ fn entries(replica: &Replica, after: LogIndex, applied: LogIndex, bytes_max: usi
             EntryKind::Membership(change) => Fed::Membership(entry.term, change),
         });
     }
-    (after.0 + entries.len() as u64 == applied.0).then_some(entries)
+    (after.0 + entries.len() as u64 == until.0).then_some(entries)
 }
 
 #[cfg(test)]
@@ -388,78 +332,6 @@ mod tests {
     fn a_voter_that_sends_many_again_what_is_on_its_way_is_noticed() {
         let _planted = mutants::plant("feed.sends_again_at_once");
         assert!(!is_waited_for(MANY + 1, 1));
-    }
-
-    /// Entries of so many bytes each, some of them compacted away.
-    struct Toy {
-        applied: u64,
-        compacted: u64,
-        bytes_each: usize,
-    }
-
-    impl Log for Toy {
-        fn applied(&self) -> LogIndex {
-            LogIndex(self.applied)
-        }
-
-        fn entries(&self, after: LogIndex, bytes_max: usize) -> Option<Vec<Fed>> {
-            let count = usize::try_from(self.applied - after.0).expect("few");
-            let fits = after.0 >= self.compacted && count * self.bytes_each <= bytes_max;
-            fits.then(|| vec![Fed::Empty(quorum::id::Term(1)); count])
-        }
-
-        fn parts(&self) -> Vec<Message> {
-            vec![Message::Snapshot { index: self.applied(), part: 0, parts: 1, bytes: Blob::from(&b"all"[..]) }]
-        }
-    }
-
-    /// Where a host stands that stood at `after` and took these.
-    fn taken(after: u64, messages: &[Arc<Message>]) -> u64 {
-        messages.iter().fold(after, |stands, message| match message.as_ref() {
-            Message::Committed { first, entries } => {
-                assert_eq!(first.0, stands + 1, "a gap");
-                stands + entries.len() as u64
-            }
-            Message::Snapshot { index, .. } => index.0,
-            other => panic!("{other:?}"),
-        })
-    }
-
-    #[test]
-    fn who_comes_a_moment_later_is_sent_the_same_and_what_was_applied_since() {
-        let mut feeding = Feeding::default();
-        let mut log = Toy { applied: 100, compacted: 0, bytes_each: 1 << 10 };
-        let first = feeding.much(&log, LogIndex(0), at(0));
-        log.applied = 104;
-        let second = feeding.much(&log, LogIndex(0), at(10));
-        assert!(Arc::ptr_eq(&first[0], &second[0]), "they share it");
-        assert_eq!((first.len(), second.len(), taken(0, &first), taken(0, &second)), (1, 2, 100, 104));
-        log.applied = 105;
-        let third = feeding.much(&log, LogIndex(0), at(20));
-        assert_eq!((third.len(), taken(0, &third)), (1, 105), "too much was applied since");
-        let other = feeding.much(&log, LogIndex(50), at(20));
-        assert_eq!(taken(50, &other), 105, "for another place something else");
-        assert!(Arc::ptr_eq(&third[0], &feeding.much(&log, LogIndex(0), at(30))[0]), "the other one is kept");
-        for place in 60..60 + LARGE_MAX as u64 {
-            feeding.much(&log, LogIndex(place), at(40));
-        }
-        assert_eq!(feeding.large.len(), LARGE_MAX);
-        let _nobody = feeding.turn(at(6_000), Vec::new());
-        assert!(feeding.large.is_empty(), "old ones go");
-    }
-
-    #[test]
-    fn the_whole_ledger_is_the_same_for_all_who_need_it_wherever_they_stand() {
-        let mut feeding = Feeding::default();
-        let mut log = Toy { applied: 100, compacted: 90, bytes_each: 1 << 10 };
-        let first = feeding.much(&log, LogIndex(0), at(0));
-        log.applied = 103;
-        let second = feeding.much(&log, LogIndex(7), at(10));
-        assert!(Arc::ptr_eq(&first[0], &second[0]) && second.len() == 2);
-        assert_eq!(taken(7, &second), 103);
-        log.compacted = 102;
-        let third = feeding.much(&log, LogIndex(7), at(20));
-        assert_eq!((third.len(), taken(7, &third)), (1, 103), "what came since is compacted away");
     }
 
     #[test]

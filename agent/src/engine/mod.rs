@@ -37,6 +37,7 @@ mod memory;
 mod message;
 mod operator;
 mod orders;
+mod pieces;
 mod pins;
 mod proposals;
 mod readmit;

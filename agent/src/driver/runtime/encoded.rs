@@ -15,15 +15,21 @@ impl Encoded {
     /// # Errors
     /// The message outgrew its limit.
     pub(super) fn of(&mut self, message: &Arc<Message>) -> Result<Bytes, EncodeError> {
-        self.0.retain(|(kept, _)| kept.strong_count() > 0);
+        self.forget();
         if let Some((_, bytes)) = self.0.iter().find(|(kept, _)| std::ptr::eq(kept.as_ptr(), Arc::as_ptr(message))) {
             return Ok(bytes.clone());
         }
-        let bytes = Bytes::from(engine::encode(message)?);
+        // It may lie in queues for a while: without the room into which it didn't grow.
+        let bytes = Bytes::from(engine::encode(message)?.into_boxed_slice());
         if Arc::strong_count(message) > 1 {
             self.0.push((Arc::downgrade(message), bytes.clone()));
         }
         Ok(bytes)
+    }
+
+    /// What the engine doesn't keep any more isn't kept here either.
+    pub(super) fn forget(&mut self) {
+        self.0.retain(|(kept, _)| kept.strong_count() > 0);
     }
 }
 
@@ -46,6 +52,8 @@ mod tests {
         assert!(first.iter().zip(&again).all(|(first, again)| first.as_ptr() == again.as_ptr()), "the very same bytes");
         assert_ne!(first[0], first[1]);
         drop(kept);
+        encoded.forget();
+        assert!(encoded.0.is_empty(), "{encoded:?}");
         let once = encoded.of(&follow(3)).expect("small");
         assert_eq!(engine::decode(&once).expect("as it was encoded"), *follow(3));
         assert!(encoded.0.is_empty(), "{encoded:?}");

@@ -38,7 +38,7 @@ const WAKE_MAX: Duration = Duration::from_millis(50);
 const LATE: Duration = Duration::from_millis(5);
 
 /// So much that came together is taken before what follows from it is done.
-const TOGETHER_MAX: usize = 16;
+const TOGETHER_MAX: usize = 32;
 
 /// Peers are told of an orderly end: the packets leave within this, and nobody waits for an answer.
 const GOODBYE: Duration = Duration::from_millis(20);
@@ -219,6 +219,7 @@ impl Loop {
             return Ok(());
         }
         running.looked = Some(Instant::now());
+        running.encoded.forget();
         running.memory.look();
         match self.rolled_back() {
             Some(input) => self.step(input, running),
