@@ -11,10 +11,13 @@
 
 use super::lateness::Lateness;
 use quorum::moment::Moment;
-use std::collections::VecDeque;
 use std::time::Duration;
 
-const WINDOW: usize = 1_000;
+/// Beats of one part of the long window.
+const PART: usize = 64;
+
+/// Parts of the long window, with the one under way: 961 to 1,024 beats.
+const PARTS: usize = 16;
 
 /// So many of the last beats together are no accident.
 const RECENT: usize = 8;
@@ -23,15 +26,62 @@ const RECENT: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Arrivals {
     every_ns: u64,
-    /// `arrival − Δ·sequence` of the first beat of the window's time, in nanoseconds of BOOTTIME.
-    base_ns: i64,
-    /// How much more that is for the last beats, in microseconds: a thousand of them for each of a thousand peers.
-    offsets: VecDeque<i32>,
-    offsets_sum: i64,
+    offsets: Offsets,
     last: Option<(u64, Moment)>,
     fresh_in_a_row: u32,
     lateness: Lateness,
     lost: u64,
+}
+
+/// `arrival − Δ·sequence` of the last beats.
+#[derive(Clone, Debug, Default)]
+struct Offsets {
+    /// That of the first beat, in nanoseconds of BOOTTIME.
+    base_ns: i64,
+    /// Beats since then.
+    count: usize,
+    /// How much more it was for the last few, in microseconds; the newest one at `count - 1`, round and round.
+    recent: [i32; RECENT],
+    /// The sums of the same over each part, round and round.
+    parts: [i64; PARTS],
+}
+
+impl Offsets {
+    fn note(&mut self, offset_ns: i64) {
+        let offset = match i32::try_from(offset_ns.saturating_sub(self.base_ns) / 1_000) {
+            Ok(offset) if self.count > 0 => offset,
+            // The first one; or half an hour from all others, which then say nothing about the next.
+            _ => {
+                *self = Self { base_ns: offset_ns, ..Self::default() };
+                0
+            }
+        };
+        self.recent[self.count % RECENT] = offset;
+        let part = &mut self.parts[self.count / PART % PARTS];
+        if self.count.is_multiple_of(PART) {
+            *part = 0;
+        }
+        *part += i64::from(offset);
+        self.count += 1;
+    }
+
+    /// The mean over the long window, in nanoseconds of BOOTTIME.
+    fn whole_ns(&self) -> i64 {
+        let before = self.count.saturating_sub(1);
+        let complete = (before / PART).min(PARTS - 1);
+        self.mean_ns(self.parts.iter().sum(), complete * PART + before % PART + 1)
+    }
+
+    /// The mean over the last few beats.
+    fn recent_ns(&self) -> i64 {
+        let len = self.count.min(RECENT);
+        self.mean_ns(self.recent[..len].iter().copied().map(i64::from).sum(), len)
+    }
+
+    fn mean_ns(&self, sum: i64, len: usize) -> i64 {
+        let mean = sum * 1_000 / i64::try_from(len.max(1)).unwrap_or(1);
+        self.base_ns.saturating_add(mean)
+    }
 }
 
 impl Arrivals {
@@ -39,9 +89,7 @@ impl Arrivals {
     pub fn new(every: Duration) -> Self {
         Self {
             every_ns: u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),
-            base_ns: 0,
-            offsets: VecDeque::with_capacity(64),
-            offsets_sum: 0,
+            offsets: Offsets::default(),
             last: None,
             fresh_in_a_row: 0,
             lateness: Lateness::new(),
@@ -64,29 +112,10 @@ impl Arrivals {
         }
         let offset = i64::try_from(at.boot_ns).unwrap_or(i64::MAX)
             - i64::try_from(self.every_ns.saturating_mul(seq)).unwrap_or(i64::MAX);
-        self.note(offset);
+        self.offsets.note(offset);
         self.fresh_in_a_row = self.fresh_in_a_row.saturating_add(1);
         self.last = Some((seq, at));
         true
-    }
-
-    fn note(&mut self, offset_ns: i64) {
-        let beyond = |base_ns: i64| i32::try_from(offset_ns.saturating_sub(base_ns) / 1_000);
-        let offset = match beyond(self.base_ns) {
-            Ok(offset) if !self.offsets.is_empty() => offset,
-            // The first one; or half an hour from all others, which then say nothing about the next.
-            _ => {
-                self.offsets.clear();
-                (self.base_ns, self.offsets_sum) = (offset_ns, 0);
-                0
-            }
-        };
-        self.offsets.push_back(offset);
-        self.offsets_sum += i64::from(offset);
-        if self.offsets.len() > WINDOW {
-            let oldest = self.offsets.pop_front().unwrap_or_default();
-            self.offsets_sum -= i64::from(oldest);
-        }
     }
 
     /// The path fell silent: three fresh beats are needed again.
@@ -118,16 +147,10 @@ impl Arrivals {
     pub fn expected(&self) -> Option<Moment> {
         let (seq, at) = self.last?;
         let short = at.plus(Duration::from_nanos(self.every_ns));
-        let mean_ns = |sum: i64, len: usize| {
-            let mean = sum * 1_000 / i64::try_from(len.max(1)).unwrap_or(1);
-            self.base_ns.saturating_add(mean)
-        };
-        let recent = self.offsets.iter().rev().take(RECENT);
-        let recent = mean_ns(recent.map(|offset| i64::from(*offset)).sum(), self.offsets.len().min(RECENT));
-        let whole = mean_ns(self.offsets_sum, self.offsets.len());
         // A peer chooses its numbers.
         let every = i128::from(self.every_ns);
-        let long = i128::from(whole).min(i128::from(recent) + every) + every * (i128::from(seq) + 1);
+        let (whole, recent) = (i128::from(self.offsets.whole_ns()), i128::from(self.offsets.recent_ns()));
+        let long = whole.min(recent + every) + every * (i128::from(seq) + 1);
         let long = u64::try_from(long).unwrap_or_default();
         Some(short.plus(Duration::from_nanos(long.saturating_sub(short.boot_ns))))
     }
@@ -198,6 +221,24 @@ mod tests {
         // A peer that counts on without sending: its beats come hours before their numbers.
         arrivals.heard(1_000_000, ms(10_005_200));
         assert_eq!(arrivals.expected(), Some(ms(10_005_250)));
+    }
+
+    #[test]
+    fn a_thousand_beats_are_remembered_and_those_before_them_forgotten() {
+        let mut arrivals = Arrivals::new(EVERY);
+        for seq in 1..=700 {
+            arrivals.heard(seq, ms(10_030 + seq * 50));
+        }
+        // From now on the path is 30 ms faster. A single old beat that counts has the next one expected later.
+        let mut forgotten = None;
+        for beat in 1..=2_000 {
+            arrivals.heard(700 + beat, ms(45_000 + beat * 50));
+            if forgotten.is_none() && arrivals.expected() == Some(ms(45_050 + beat * 50)) {
+                forgotten = Some(beat);
+            }
+        }
+        let forgotten = forgotten.expect("in the end");
+        assert!((961..=1_024).contains(&forgotten), "{forgotten}");
     }
 
     #[test]

@@ -12,18 +12,22 @@ const SAMPLES_MIN: u32 = 20_000;
 /// Histogram of lateness against the expected arrival, in steps of 5 ms up to 1.28 s.
 #[derive(Clone, Debug)]
 pub(super) struct Lateness {
+    /// Up to the latest of them: on a quiet path a few steps, and a voter has a thousand peers.
     counts: Vec<u32>,
     total: u32,
 }
 
 impl Lateness {
     pub(super) fn new() -> Self {
-        Self { counts: vec![0; STEPS], total: 0 }
+        Self { counts: Vec::new(), total: 0 }
     }
 
     /// Records one beat's lateness; early counts as on time.
     pub(super) fn record(&mut self, late: Duration) {
         let step = usize::try_from(late.as_micros() / STEP.as_micros()).unwrap_or(STEPS).min(STEPS - 1);
+        if step >= self.counts.len() {
+            self.counts.resize(step + 1, 0);
+        }
         self.counts[step] += 1;
         self.total += 1;
         if self.total >= HALVE_AT {
