@@ -3,7 +3,7 @@
 use super::core::Engine;
 use super::status::AttentionLine;
 use crate::event::Event;
-use quorum::id::{HostName, LogIndex};
+use quorum::id::{Era, HostName, LogIndex};
 
 /// What couldn't be read last.
 #[derive(Debug)]
@@ -12,18 +12,21 @@ pub(super) struct Unread {
     because: String,
     /// How far this host had applied the log then: once it is further, nothing of this matters any more.
     applied: LogIndex,
+    /// The era of what it had applied; one that began since may go on from an entry before that.
+    era: Era,
 }
 
 impl Engine {
     /// Something of the log was dropped that came from `from`, or lay in this host's own store.
     pub(super) fn could_not_read(&mut self, from: HostName, because: String) {
-        self.unread = Some(Unread { from: from.clone(), because: because.clone(), applied: self.ledger.applied() });
+        let (applied, era) = (self.ledger.applied(), self.ledger.era());
+        self.unread = Some(Unread { from: from.clone(), because: because.clone(), applied, era });
         self.event(Event::Dropped { from, because });
     }
 
     pub(super) fn unread_attention(&self) -> Option<AttentionLine> {
-        let Unread { from, because, applied } = self.unread.as_ref()?;
-        if self.ledger.applied() > *applied {
+        let Unread { from, because, applied, era } = self.unread.as_ref()?;
+        if self.ledger.applied() > *applied || self.ledger.era() > *era {
             return None;
         }
         let me = &self.me.host;

@@ -183,13 +183,26 @@ impl Agent {
 /// The voter in force beats, then says this to a host without a vote.
 #[cfg(test)]
 pub(super) fn after_messages(messages: Vec<engine::Message>) -> Option<Told> {
+    after_eras([messages])
+}
+
+/// The same, in one era after the other.
+#[cfg(test)]
+pub(super) fn after_eras(eras: impl IntoIterator<Item = Vec<engine::Message>>) -> Option<Told> {
+    use heartbeat::{Beat, Datagram};
     let mut agent = Agent::new("tk-1", "tokyo", false);
     agent.take(Input::Wake);
     let (_, beat) = datagrams().into_iter().next().expect("a beat");
-    let beat = heard(host("ng-1"), (false, &beat), agent.now.moment).expect("a beat");
-    let messages =
-        messages.into_iter().map(|message| Input::Message { from: host("ng-1"), message: Box::new(message) });
-    std::iter::once(beat).chain(messages).for_each(|input| agent.take(input));
+    let Datagram::Beat(beat) = heartbeat::decode(&beat).expect("a beat") else { panic!("a beat comes first") };
+    for (n, messages) in (0..).zip(eras) {
+        let beat = Beat { era: Era(beat.era.0 + n), seq: beat.seq + u64::from(n), ..(*beat).clone() };
+        let datagram = Box::new(Datagram::Beat(Box::new(beat)));
+        let from = || host("ng-1");
+        agent.take(Input::Datagram { from: from(), path: 0, datagram, received: agent.now.moment });
+        for message in messages {
+            agent.take(Input::Message { from: from(), message: Box::new(message) });
+        }
+    }
     agent.told()
 }
 

@@ -3,11 +3,11 @@
 
 use super::samples::HISTORY;
 use super::*;
-use crate::engine::{Fed, Message, decode_ledger, encode_ledger};
+use crate::engine::{Fed, Message, Recovery, begin_era, decode_ledger, encode_ledger};
 use crate::sim::Random;
 use quorum::codec::{Blob, DecodeError};
-use quorum::id::{LogIndex, Term};
-use quorum::ledger::Position;
+use quorum::id::{AgentInstance, Era, LogIndex, SiteName, Term};
+use quorum::ledger::{Decision, Ledger, Person, PersonKey, Position};
 use quorum::replica::wire::{Appended, Body};
 use quorum::replica::{EntryKind, Position as Place, Snapshot, SnapshotMeta};
 use std::collections::BTreeMap;
@@ -142,6 +142,48 @@ fn a_host_that_can_not_read_what_it_follows_tells_people_until_it_can() {
     let falls = Message::Committed { first: LogIndex(1), entries: vec![Fed::Empty(Term(3)), Fed::Empty(Term(2))] };
     let stuck = after(vec![falls]);
     assert_eq!((stuck.applied.index, stuck.unread.len()), (LogIndex(1), 1));
+}
+
+/// A new era goes on from what its one voter had, which may be less than others had applied.
+#[test]
+fn what_a_host_could_not_read_matters_no_more_in_an_era_that_it_can_read() {
+    let mut ledger = HISTORY.ledger.clone();
+    let snapshot = |ledger: &Ledger| {
+        let bytes = Blob::from(encode_ledger(ledger).expect("small"));
+        Message::Snapshot { index: ledger.applied(), part: 0, parts: 1, bytes }
+    };
+    let recovery = Recovery {
+        cluster: [7; 16],
+        host: super::samples::host("ng-1"),
+        site: SiteName::new("nagoya").expect("a name"),
+        survivor: None,
+        unreachable: ledger.membership().all_voters().map(|voter| voter.id).collect(),
+        places: BTreeMap::new(),
+        above: Era(0),
+        instance: AgentInstance([9; 16]),
+        wall_ms: 0,
+        by: Decision {
+            by: Person { name: "operator".into(), key: PersonKey::Local(0) },
+            reason: "test".into(),
+            shown: String::new(),
+        },
+    };
+    let begun = begin_era(ledger.clone(), &recovery).expect("all voters were looked for").ledger;
+    for _ in 0..9 {
+        let at = ledger.position();
+        ledger.apply_empty(Position { index: LogIndex(at.index.0 + 1), ..at });
+    }
+    let falls = Message::Committed {
+        first: LogIndex(ledger.applied().0 + 1),
+        entries: vec![Fed::Empty(Term(ledger.position().term.0 - 1))],
+    };
+    let of_old = vec![snapshot(&ledger), falls];
+    let after = |eras: Vec<Vec<Message>>| super::talk::after_eras(eras).expect("it goes on");
+    let stuck = after(vec![of_old.clone()]);
+    assert_eq!((stuck.applied, stuck.unread.len()), (ledger.position(), 1), "the control");
+    let read = after(vec![of_old, vec![snapshot(&begun)]]);
+    assert!(begun.position().index < ledger.position().index);
+    assert_eq!((read.applied, read.unread.len()), (begun.position(), 0), "{read:?}");
 }
 
 /// A host that had followed the log before it began to vote is further than its replica, which comes to entries of earlier
