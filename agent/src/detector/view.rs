@@ -80,6 +80,8 @@ pub struct Change {
 #[derive(Clone, Debug)]
 struct Peer {
     site: SiteName,
+    /// It speaks to this observer: only then does its silence say something.
+    is_expected: bool,
     agent: Option<AgentInstance>,
     /// Outside of the map, which keeps room for eleven paths.
     paths: BTreeMap<u8, Box<Arrivals>>,
@@ -109,6 +111,8 @@ pub struct Detector {
     due: BTreeSet<(Moment, HostName)>,
     /// Of whom something is new.
     touched: BTreeSet<HostName>,
+    /// Who is suspect.
+    suspect: BTreeSet<HostName>,
     /// Everybody is to be judged: the tuning or the roster changed.
     all: bool,
     /// The sickness of the last judgement.
@@ -118,18 +122,26 @@ pub struct Detector {
 impl Detector {
     /// Knows nobody yet.
     pub fn new(params: Params) -> Self {
-        let (peers, due, touched) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Self { params, peers, due, touched, all: true, stretch: 0 }
+        let (peers, due) = (BTreeMap::new(), BTreeSet::new());
+        Self { params, peers, due, touched: BTreeSet::new(), suspect: BTreeSet::new(), all: true, stretch: 0 }
     }
 
-    /// Takes the roster: new peers are awaited, missing ones forgotten.
-    pub fn roster(&mut self, now: Moment, hosts: &BTreeMap<HostName, SiteName>) {
+    /// Takes the roster: new peers are awaited, missing ones forgotten. Who isn't expected to speak to this observer is
+    /// heard all the same, and never suspect.
+    pub fn roster(
+        &mut self,
+        now: Moment,
+        hosts: &BTreeMap<HostName, SiteName>,
+        is_expected: impl Fn(&HostName) -> bool,
+    ) {
         self.all = true;
         self.peers.retain(|name, _| hosts.contains_key(name));
         self.due.retain(|(_, name)| hosts.contains_key(name));
         for (name, site) in hosts {
+            let is_expected = is_expected(name);
             let peer = self.peers.entry(name.clone()).or_insert_with(|| Peer {
                 site: site.clone(),
+                is_expected,
                 agent: None,
                 paths: BTreeMap::new(),
                 judgement: Judgement::Awaited,
@@ -142,7 +154,14 @@ impl Detector {
                 due: None,
             });
             peer.site.clone_from(site);
+            if is_expected != peer.is_expected {
+                (peer.is_expected, peer.registered) = (is_expected, now);
+                (peer.judgement, peer.deaf_since) = (Judgement::Awaited, None);
+                peer.paths.clear();
+            }
         }
+        let is_suspect = |name: &HostName| self.peers.get(name).is_some_and(Peer::is_suspect);
+        self.suspect.retain(is_suspect);
     }
 
     /// Changes the tuning; what was heard stays.
@@ -190,6 +209,10 @@ impl Detector {
             peer.judge(now, params, stretch);
             if std::mem::discriminant(&before) != std::mem::discriminant(&peer.judgement) {
                 changes.push(Change { peer: name.clone(), judgement: peer.judgement, because: peer.because(now) });
+                match peer.is_suspect() {
+                    true => self.suspect.insert(name.clone()),
+                    false => self.suspect.remove(&name),
+                };
             }
             let due = peer.suspect_at(params, 0);
             let before = std::mem::replace(&mut peer.due, due);
@@ -253,19 +276,35 @@ impl Detector {
 
     /// Suspect sites (all of whose hosts are suspect here) and suspect hosts of other sites.
     pub fn suspects(&self) -> (Vec<SiteName>, Vec<HostName>) {
+        if self.suspect.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
         let mut silent: BTreeMap<&SiteName, bool> = BTreeMap::new();
         for peer in self.peers.values() {
             let all = silent.entry(&peer.site).or_insert(true);
-            *all &= matches!(peer.judgement, Judgement::Suspect { .. });
+            *all &= peer.is_suspect();
         }
-        let is_suspect = |peer: &Peer| matches!(peer.judgement, Judgement::Suspect { .. });
-        let hosts = self.peers.iter().filter(|(_, peer)| is_suspect(peer) && !silent[&peer.site]);
-        let hosts = hosts.map(|(name, _)| name.clone()).collect();
+        let is_of_another = |host: &&HostName| self.peers.get(*host).is_some_and(|peer| !silent[&peer.site]);
+        let hosts = self.suspect.iter().filter(is_of_another).cloned().collect();
         (silent.iter().filter(|(_, all)| **all).map(|(site, _)| (*site).clone()).collect(), hosts)
+    }
+
+    /// Whether anybody is suspect.
+    pub fn suspects_anybody(&self) -> bool {
+        !self.suspect.is_empty()
+    }
+
+    /// Whether `peer` speaks to this observer, so that its silence would say something.
+    pub fn expects(&self, peer: &HostName) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.is_expected)
     }
 }
 
 impl Peer {
+    fn is_suspect(&self) -> bool {
+        matches!(self.judgement, Judgement::Suspect { .. })
+    }
+
     /// Margin of one path: the configured one, widened by what the path has shown and by the observer's sickness.
     fn margin(&self, path: &Arrivals, params: Params, stretch: u32) -> Duration {
         let seen = path.far_lateness().map_or(Duration::ZERO, |late| late * 3 / 2);
@@ -283,7 +322,7 @@ impl Peer {
     }
 
     fn suspect_at(&self, params: Params, stretch: u32) -> Option<Moment> {
-        if matches!(self.judgement, Judgement::Suspect { .. }) {
+        if self.is_suspect() {
             return None;
         }
         let silent_at = self.silent_at(params, stretch);
@@ -292,6 +331,9 @@ impl Peer {
 
     /// When the silence on all its paths outgrows what was expected.
     fn silent_at(&self, params: Params, stretch: u32) -> Option<Moment> {
+        if !self.is_expected {
+            return None;
+        }
         if self.paths.is_empty() {
             return Some(self.registered.plus(AWAITED));
         }
@@ -377,13 +419,40 @@ mod tests {
         let mut detector = Detector::new(PARAMS);
         let site = |name: &str| SiteName::new(name).expect("a name");
         let roster = [("a1", "a"), ("a2", "a"), ("b1", "b")].map(|(h, s)| (host(h), site(s))).into();
-        detector.roster(ms(0), &roster);
+        detector.roster(ms(0), &roster, |_| true);
         detector
     }
 
     fn beat(detector: &mut Detector, from: &str, seq: u64, at: u64) {
         let heard = Heard { path: 0, agent: AgentInstance([1; 16]), seq, at: ms(at) };
         detector.heard(&host(from), heard);
+    }
+
+    #[test]
+    fn who_is_not_expected_to_speak_is_never_suspect_and_awaited_from_when_it_is() {
+        let mut detector = Detector::new(PARAMS);
+        let roster = [("a1", "a"), ("b1", "b")].map(|(name, site)| (host(name), SiteName::new(site).expect("a name")));
+        let roster = roster.into();
+        let expect = |detector: &mut Detector, at: u64, names: &'static [&str]| {
+            detector.roster(ms(at), &roster, |host| names.contains(&host.as_str()));
+        };
+        let health = Health::new(PARAMS.beat);
+        let suspects = |detector: &mut Detector, at: u64| {
+            detector.judge(ms(at), &health);
+            assert_eq!(detector.suspects_anybody(), !detector.suspects().0.is_empty());
+            detector.suspects().0.into_iter().map(|site| site.to_string()).collect::<Vec<_>>()
+        };
+        expect(&mut detector, 0, &["a1"]);
+        assert!(detector.expects(&host("a1")) && !detector.expects(&host("b1")));
+        assert_eq!(suspects(&mut detector, 60_000), ["a"], "b1 owes it nothing");
+        beat(&mut detector, "b1", 1, 60_000);
+        assert_eq!(detector.last_heard(&host("b1")), Some((1, ms(60_000))), "it is heard all the same");
+        assert_eq!(suspects(&mut detector, 120_000), ["a"]);
+        expect(&mut detector, 120_000, &["a1", "b1"]);
+        assert_eq!(suspects(&mut detector, 122_999), ["a"], "it may take its time to begin");
+        assert_eq!(suspects(&mut detector, 123_000), ["a", "b"]);
+        expect(&mut detector, 130_000, &["b1"]);
+        assert_eq!(suspects(&mut detector, 200_000), ["b"], "nothing is held against who owes nothing any more");
     }
 
     #[test]

@@ -213,12 +213,13 @@ impl Engine {
             self.schedule.hasten(self.now.moment);
             self.beat();
         }
+        let silent_sites = if changes.is_empty() { Vec::new() } else { self.detector.suspects().0 };
         for change in changes {
             match change.judgement {
                 Judgement::Suspect { .. } => {
                     self.event(Event::Suspect { peer: change.peer.clone(), because: change.because });
                     let site = self.site_of_peer(&change.peer).cloned();
-                    if let Some(site) = site.filter(|site| self.detector.suspects().0.contains(site)) {
+                    if let Some(site) = site.filter(|site| silent_sites.contains(site)) {
                         self.event(Event::SiteSuspect { site });
                     }
                 }

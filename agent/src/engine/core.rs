@@ -34,7 +34,7 @@ const EFFECTS_USUAL_MAX: usize = 64;
 /// Looking more often than this is no rest.
 const REST_MIN: Duration = Duration::from_millis(5);
 /// How often a voter at rest looks within Δ.
-const VOTERS_LOOKS: u32 = 100;
+const VOTERS_LOOKS: u32 = 50;
 
 /// The moment of an input, and the wall clock for people's eyes only.
 #[derive(Clone, Copy, Debug, Default)]
@@ -348,7 +348,11 @@ impl Engine {
 
     pub(super) fn take_roster(&mut self) {
         let roster = self.roster();
-        self.detector.roster(self.now.moment, &roster);
+        // Everybody beats to who votes; to others voters do, and everybody until it is known who votes.
+        let to_all = self.voting.is_some() || roster.keys().all(|host| self.vote_of(host).is_none());
+        let membership = self.ledger.membership();
+        let votes = |host: &HostName| membership.all_voters().any(|voter| voter.host == *host);
+        self.detector.roster(self.now.moment, &roster, |host| to_all || votes(host));
         self.heard.retain(|host, _| roster.contains_key(host));
         self.replies.keep(|host| roster.contains_key(host));
     }
@@ -397,7 +401,7 @@ pub struct Resting {
 
 /// How often who has nothing to wait for looks at what came in; `None`: at once.
 ///
-/// A voter: a hundredth of Δ, where that is worth it (Δ is long where hosts are many). Others: Δ, or a share of it. So long
+/// A voter: a fiftieth of Δ, where that is worth it (Δ is long where hosts are many). Others: Δ, or a share of it. So long
 /// at most lies an answer to a lease request, here and before at the voter, and the lease must allow for that as for jitter.
 fn look_every(timing: &Timing, votes: bool) -> Option<Duration> {
     let worth = |every: Duration| (every >= REST_MIN).then_some(every);
@@ -424,7 +428,7 @@ mod tests {
             (timing.beat, timing.renewal) = (beat, beat);
             timing.fit();
             let (voter, host) = (look_every(&timing, true).expect("long"), look_every(&timing, false).expect("long"));
-            assert_eq!(voter, beat / 100);
+            assert_eq!(voter, beat / 50);
             assert!(voter + host <= timing.jitter + timing.lease_spare(), "{voter:?} {host:?}");
         }
     }

@@ -6,6 +6,7 @@
 use super::core::Engine;
 use super::fence_lead::FenceLead;
 use super::message::Challenge;
+use crate::detector::Judgement;
 use crate::policy::Damping;
 use quorum::id::{Epoch, Generation, GroupName, HostEpoch, HostName, LogIndex, PlanId, Term, VoterId};
 use quorum::ledger::{self, CopyCheck, Incarnation};
@@ -56,6 +57,8 @@ pub(super) struct Leading {
     pub(super) not_admitted: BTreeMap<HostName, String>,
     /// Since when a host has been healthy, for failback.
     pub(super) healthy: BTreeMap<HostName, Moment>,
+    /// The state of the ledger up to which that was noted with nobody suspected: nothing changes until either does.
+    healthy_until: Option<LogIndex>,
     /// When each group was last seen in sync with its standby.
     pub(super) protected: BTreeMap<GroupName, Moment>,
     pub(super) last_grants: BTreeMap<HostName, GrantsTold>,
@@ -90,6 +93,7 @@ impl Leading {
             gate_told: BTreeMap::new(),
             not_admitted: BTreeMap::new(),
             healthy: BTreeMap::new(),
+            healthy_until: None,
             protected: BTreeMap::new(),
             last_grants: BTreeMap::new(),
             fencing: FenceLead::default(),
@@ -224,11 +228,14 @@ impl Engine {
 
     fn note_health(&mut self) {
         let now = self.now.moment;
-        let suspects = self.detector.suspects();
         let Some(leading) = &mut self.leading else { return };
+        let quiet_at = (!self.detector.suspects_anybody()).then(|| self.ledger.applied());
+        if quiet_at.is_some() && quiet_at == leading.healthy_until {
+            return;
+        }
+        leading.healthy_until = quiet_at;
         for host in self.ledger.hosts().keys() {
-            let site = self.ledger.site_of(host);
-            let is_silent = suspects.1.contains(host) || site.is_some_and(|site| suspects.0.contains(site));
+            let is_silent = matches!(self.detector.judgement(host), Some(Judgement::Suspect { .. }));
             if is_silent || self.ledger.admitted(host).is_none() {
                 leading.healthy.remove(host);
             } else if !leading.healthy.contains_key(host) {

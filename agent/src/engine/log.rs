@@ -203,6 +203,7 @@ impl Engine {
         if let Some(voting) = &mut self.voting {
             voting.feeding.keep(|host| !is_member(host));
         }
+        self.take_roster();
         self.leave_if_removed();
     }
 

@@ -342,6 +342,7 @@ impl Engine {
         }
         self.voting = Some(voting);
         self.following = Following::default();
+        self.take_roster();
         self.tell_voters();
     }
 }

@@ -260,6 +260,7 @@ impl Engine {
         // A ledger of an older era can't be continued by entries of a newer one: it is taken whole.
         self.ledger = quorum::ledger::Ledger::default();
         self.following = Following::default();
+        self.take_roster();
     }
 
     /// This agent votes no more under this id. The host goes on and follows the log.
@@ -268,6 +269,7 @@ impl Engine {
         self.leading = None;
         self.proposals.drop_marked();
         self.following = Following::default();
+        self.take_roster();
         self.vote_lost(voting.id, because);
     }
 

@@ -39,7 +39,7 @@ pub(super) fn settled(seed: u64) -> World {
     settled_with(seed, &spec(), &hosts)
 }
 
-fn settled_with(seed: u64, spec: &str, hosts: &[(&str, &str, Option<u64>)]) -> World {
+pub(super) fn settled_with(seed: u64, spec: &str, hosts: &[(&str, &str, Option<u64>)]) -> World {
     let site = |name: &str| SiteName::new(name).expect("a name");
     let of = |(name, at, vote): &(&str, &str, Option<u64>)| (host(name), site(at), vote.map(VoterId), *name == "ng-1");
     let mut world = World::new(&WorldSpec {

@@ -50,6 +50,8 @@ mod fence_tests;
 #[cfg(test)]
 mod forecast_tests;
 #[cfg(test)]
+mod hearing_tests;
+#[cfg(test)]
 mod members_tests;
 #[cfg(test)]
 mod pin_tests;

@@ -150,7 +150,7 @@ impl Judges {
         let observer = || {
             let params = Params { beat, detection: DETECTION, delay: Duration::from_millis(20) };
             let mut detector = Detector::new(params);
-            detector.roster(Moment::from_ns(0), &roster);
+            detector.roster(Moment::from_ns(0), &roster, |_| true);
             let gaps = [Gaps::default(), Gaps::default(), Gaps::default()];
             Observer { detector, last: [0; HOSTS], sent: [0; HOSTS], gaps, spans: [(0, 0); 2], was_suspect: false }
         };

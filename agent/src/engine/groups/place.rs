@@ -1,19 +1,38 @@
 //! Where a group would go, and whether it could go by itself.
 
 use super::is_following;
+use crate::detector::Judgement;
 use crate::engine::core::Engine;
 use crate::engine::status::PossibleLine;
+use crate::heartbeat::Suspicions;
 use crate::placement::{Candidate, Choice, Rejection, choose};
 use quorum::id::{GroupName, HostName};
 use quorum::ledger::{Class, EvidenceKind, GroupSpec, GroupState, Tier};
 
 impl Engine {
+    /// Suspect here; or, if it doesn't speak to this agent, to all voters that this agent hears and that trust their ears.
+    pub(in crate::engine) fn is_silent(&self, host: &HostName) -> bool {
+        if self.detector.expects(host) {
+            return matches!(self.detector.judgement(host), Some(Judgement::Suspect { .. }));
+        }
+        if *host == self.me.host {
+            return false;
+        }
+        let site = self.ledger.site_of(host);
+        let says_so =
+            |said: &Suspicions| said.hosts.contains(host) || site.is_some_and(|site| said.sites.contains(site));
+        let trusted = |voter: &HostName| matches!(self.detector.judgement(voter), Some(Judgement::Trusted));
+        let voters = self.voter_hosts().into_values().filter(|voter| voter != host && trusted(voter));
+        let mut said = voters
+            .filter_map(|voter| Some(&self.heard.get(&voter)?.beat.suspicions))
+            .filter(|said| !said.abstains)
+            .peekable();
+        said.peek().is_some() && said.all(says_so)
+    }
+
     /// Admitted and heard here.
     pub(in crate::engine) fn is_alive(&self, host: &HostName) -> bool {
-        let suspects = self.detector.suspects();
-        let site = self.ledger.site_of(host);
-        let is_silent = suspects.1.contains(host) || site.is_some_and(|site| suspects.0.contains(site));
-        self.ledger.admitted(host).is_some() && (*host == self.me.host || !is_silent)
+        self.ledger.admitted(host).is_some() && (*host == self.me.host || !self.is_silent(host))
     }
 
     /// Where the group would go if its owner were lost now.

@@ -93,17 +93,13 @@ impl Engine {
         }
     }
 
-    fn is_suspect(&self, host: &HostName) -> bool {
-        matches!(self.detector.judgement(host), Some(Judgement::Suspect { .. }))
-    }
-
     fn site_lines(&self) -> Vec<SiteLine> {
         let spec = self.ledger.spec();
         let line = |(name, site): (&quorum::id::SiteName, &quorum::ledger::SiteSpec)| {
             let hosts: Vec<&HostName> =
                 spec.hosts.iter().filter(|(_, host)| host.site == *name).map(|(host, _)| host).collect();
             let lost = hosts.iter().filter(|host| self.host_state(host) == "lost").count();
-            let suspect = hosts.iter().filter(|host| self.is_suspect(host)).count();
+            let suspect = hosts.iter().filter(|host| self.is_silent(host)).count();
             let state = match hosts.len() {
                 0 => "unknown",
                 n if lost == n => "lost",
@@ -120,7 +116,7 @@ impl Engine {
         let current = self.ledger.host(host).and_then(|state| state.incarnations.get(&state.he));
         match current.map(|current| current.ended) {
             None => "unknown",
-            Some(None) if self.is_suspect(host) => "suspect",
+            Some(None) if self.is_silent(host) => "suspect",
             Some(None) => "admitted",
             Some(Some(Ended::Lost { .. })) => "lost",
             Some(Some(Ended::Retired { .. } | Ended::EraOver { .. })) => "retired",
@@ -221,7 +217,7 @@ impl Engine {
         };
         let owner = &ticket.of.host;
         let is_ended = self.ledger.is_ended(&ticket.of);
-        let detect = if is_ended || self.is_suspect(owner) {
+        let detect = if is_ended || self.is_silent(owner) {
             gate("open", format!("{owner} is silent here, or its host epoch is over"))
         } else {
             gate("closed", format!("{owner} is heard"))
