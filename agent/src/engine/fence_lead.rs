@@ -9,6 +9,7 @@
 use super::core::Engine;
 use super::effect::Effect;
 use super::fence::Prospect;
+use super::leader::Leading;
 use super::message::Message;
 use fencing::moment::Moment as FenceMoment;
 use fencing::relay::{Candidate, Relay, RelayEffect, RelayInput};
@@ -44,6 +45,8 @@ pub(super) struct FenceLead {
     overrides: BTreeMap<LogIndex, Moment>,
     /// What each agent's devices could prove, and when it said so.
     told: BTreeMap<HostName, (Moment, Vec<Prospect>)>,
+    /// Who was lost, as the ledger stood then: among a thousand hosts they aren't looked for again and again.
+    lost: Option<(LogIndex, Vec<Incarnation>)>,
 }
 
 /// One task on its way along the executors.
@@ -133,28 +136,43 @@ impl Engine {
             }
         }
         self.expire_overrides(&mut lead);
-        self.hasten_ends();
         if let Some(leading) = &mut self.leading {
             leading.fencing = lead;
         }
+        self.hasten_ends();
     }
 
     /// A lost host whose devices prove nothing has no task from its loss: the ledger counts on evidence alone. Its pill
     /// is sent all the same, once for each admission, while something about it is unproven.
     fn hasten_ends(&mut self) {
-        let lost = |host: &HostName| {
-            let of = Incarnation { host: host.clone(), he: self.ledger.host(host)?.he };
-            let is_lost = matches!(self.ledger.incarnation(&of)?.ended, Some(ledger::Ended::Lost { .. }));
-            let is_new = self.ledger.tasks().values().all(|task| task.of != of);
-            let has_pill = self.ledger.fence_deadline(host).is_none() && !self.prospects_of(host).is_empty();
-            (is_lost && is_new && has_pill && self.proof_of(&of).is_none()).then_some(of)
+        let applied = self.ledger.applied();
+        let seen = |leading: &Leading| leading.fencing.lost.as_ref().map(|(at, _)| *at);
+        if self.leading.as_ref().and_then(seen) != Some(applied) {
+            let lost = self.lost();
+            let Some(leading) = &mut self.leading else { return };
+            leading.fencing.lost = Some((applied, lost));
+        }
+        let hasten = |of: &&Incarnation| {
+            let is_new = self.ledger.tasks().values().all(|task| task.of != **of);
+            let has_pill = self.ledger.fence_deadline(&of.host).is_none() && !self.prospects_of(&of.host).is_empty();
+            is_new && has_pill && self.proof_of(of).is_none()
         };
-        let hasten: Vec<Incarnation> = self.ledger.spec().hosts.keys().filter_map(lost).collect();
+        let lost = self.leading.iter().flat_map(|leading| &leading.fencing.lost).flat_map(|(_, lost)| lost);
+        let hasten: Vec<Incarnation> = lost.filter(hasten).cloned().collect();
         for of in hasten {
             let (subject, deadline) = (of.to_string(), PILL_DEADLINE);
             let initiator = ledger::Initiator::Automatic;
             self.propose_paced(&subject, Command::FenceTaskOpened { of, deadline, initiator });
         }
+    }
+
+    /// The last admission of each host of the spec that was declared lost.
+    fn lost(&self) -> Vec<Incarnation> {
+        let lost = |host: &HostName| {
+            let of = Incarnation { host: host.clone(), he: self.ledger.host(host)?.he };
+            matches!(self.ledger.incarnation(&of)?.ended, Some(ledger::Ended::Lost { .. })).then_some(of)
+        };
+        self.ledger.spec().hosts.keys().filter_map(lost).collect()
     }
 
     /// The evidence by which everything is proven for which fencing this admission was begun; none while something

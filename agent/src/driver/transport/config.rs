@@ -119,7 +119,7 @@ impl Default for Limits {
             beat_idle_max: Duration::from_secs(30),
             beat_silence_redial: Duration::from_secs(5),
             bulk_idle_max: Duration::from_secs(8),
-            bulk_unused_max: Duration::from_secs(60),
+            bulk_unused_max: Duration::from_secs(15),
             bulk_stall_max: Duration::from_secs(3),
             bulk_stall_max_beside_live_path: Duration::from_millis(600),
             dial_max: Duration::from_secs(2),

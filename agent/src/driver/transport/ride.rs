@@ -29,7 +29,7 @@ const SILENT_MAX: Duration = Duration::from_secs(2);
 
 /// When there was something to say all the while for so long, the bulk connection is set up to go on. What waits is dropped
 /// when it is old ([`Limits::message_age_max`](super::Limits)): it has to get through before.
-const BUSY_MAX: Duration = Duration::from_secs(2);
+const BUSY_MAX: Duration = Duration::from_secs(3);
 
 /// How sending on a stream ended.
 #[derive(Debug)]
