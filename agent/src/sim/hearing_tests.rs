@@ -57,3 +57,23 @@ fn a_host_without_a_vote_takes_the_voters_word_for_the_silence_of_others() {
     assert_eq!(site(&world, "tk-2", "osaka"), Some("partial"));
     assert!(suspicion(&world).is_some(), "by those to whom it beats");
 }
+
+/// A leader looks who is healthy when something is decided, and while somebody is silent, whatever is decided.
+#[test]
+fn a_home_that_was_silent_for_a_moment_must_be_healthy_anew_before_its_group_comes_back() {
+    let mut world = super::tests::settled(93);
+    world.power_off(&host("tk-1"));
+    must(&mut world, 20, "erp runs at osaka", |world| runs_on(world, "os-1"));
+    world.power_on(&host("tk-1"));
+    must(&mut world, 60, "erp is protected again", is_protected);
+    pass(&mut world, 3);
+    // The leader alone doesn't hear it: nothing is declared.
+    world.cut(&host("tk-1"), &host("ng-1"), true);
+    pass(&mut world, 1);
+    assert_eq!(state(&world, "ng-1", "tk-1"), Some("suspect"), "{}", tail(&world));
+    world.cut(&host("tk-1"), &host("ng-1"), false);
+    let heard_again = world.now_ns;
+    must(&mut world, 60, "erp has stopped for the way home", |world| !runs_on(world, "os-1"));
+    let waited = (world.now_ns - heard_again) / 1_000_000;
+    assert!(waited >= 5_000, "{}\nafter {waited} ms", tail(&world));
+}
