@@ -36,7 +36,7 @@ const PURE: [&str; 14] = [
 /// What a pure folder must not name.
 const IMPURE: [&str; 11] = [
     "tokio::",
-    "quinn::",
+    "quinn_proto::",
     "std::fs",
     "std::net::TcpStream",
     "std::net::UdpSocket",

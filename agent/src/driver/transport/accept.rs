@@ -1,12 +1,11 @@
 //! Connections set up from the other end: admitted, identified, given their place.
 
 use super::admission::{Admission, Verdict};
-use super::arrivals::{Followed, capture};
 use super::beat;
 use super::bulk;
+use super::drive::{Attempt, Connection, SendStream, WriteError};
 use super::event::{CloseCode, Path, Refusal, Side};
 use super::frame::STREAM_VERSION;
-use super::pace::for_beats;
 use super::quic::Kind;
 use super::remote::Remote;
 use super::shared::{Failure, Shared};
@@ -39,48 +38,42 @@ pub(super) async fn take_attempts(shared: Arc<Shared>, path: Path) {
     let Some(endpoint) = shared.ends.get(path.index()).map(|end| end.endpoint.clone()) else { return };
     let mut admission = Admission::new(shared.config.limits.admission, clock::now());
     let running = Arc::new(AtomicUsize::new(0));
-    while let Some(incoming) = endpoint.accept().await {
-        let address = incoming.remote_address();
-        let Some(kind) = Kind::of_first_id(&incoming.orig_dst_cid()) else {
-            incoming.ignore();
+    while let Some(attempt) = endpoint.attempt().await {
+        let address = attempt.remote_address();
+        let Some(kind) = Kind::of_first_id(&attempt.first_id()) else {
             shared.refused(None, (address, path), (Refusal::Protocol, Side::Us));
             continue;
         };
-        let proven = incoming.remote_address_validated();
+        let proven = attempt.is_address_proven();
         match admission.judge(clock::now(), address.ip(), proven, running.load(Ordering::Acquire)) {
-            Verdict::Ignore => {
-                incoming.ignore();
-                shared.count_stranger(path, Counted::AttemptsIgnored);
-            }
+            Verdict::Ignore => shared.count_stranger(path, Counted::AttemptsIgnored),
             Verdict::Retry => {
-                // Fails only for a proven address, which isn't asked.
-                let _ = incoming.retry();
+                attempt.retry();
                 shared.count_stranger(path, Counted::AttemptsRetried);
             }
-            Verdict::Accept => begin(&shared, (path, kind), incoming, Running::begin(&running)),
+            Verdict::Accept => begin(&shared, (path, kind), attempt, Running::begin(&running)),
         }
     }
 }
 
-fn begin(shared: &Arc<Shared>, (path, kind): (Path, Kind), incoming: quinn::Incoming, running: Running) {
-    let address = incoming.remote_address();
+fn begin(shared: &Arc<Shared>, (path, kind): (Path, Kind), attempt: Attempt, running: Running) {
+    let address = attempt.remote_address();
     let trust = shared.trust();
-    let accept = || incoming.accept_with(trust.server(kind));
-    let (connecting, id) = capture(|| if kind == Kind::Beat { for_beats(accept) } else { accept() });
-    let followed = match shared.ends.get(path.index()) {
-        Some(end) if kind == Kind::Beat => Some(end.arrivals.follow(id)),
-        _ => None,
-    };
+    let connection = attempt.accept(trust.server(kind), kind == Kind::Beat);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let limit = shared.config.limits.handshake_max;
-        let handshake = async { connecting.map_err(|e| Failure::of(&e))?.await.map_err(|e| Failure::of(&e)) };
+        let handshake = async {
+            let connection = connection.map_err(|e| Failure::of(&e))?;
+            connection.established().await.map_err(|e| Failure::of(&e))?;
+            Ok(connection)
+        };
         let done = Box::pin(tokio::time::timeout(limit, handshake)).await;
         drop(running);
         let failure = match done {
             Ok(Ok(connection)) => {
                 let judged = Judged { generation: trust.generation, at: clock::now() };
-                admit(&shared, (path, kind), (connection, followed), judged).await;
+                admit(&shared, (path, kind), connection, judged).await;
                 return;
             }
             Ok(Err(Failure::Refused(because, by))) => (because, by),
@@ -92,25 +85,18 @@ fn begin(shared: &Arc<Shared>, (path, kind): (Path, Kind), incoming: quinn::Inco
 }
 
 /// The certificate is verified; now it must be that of a peer, at an address of that peer.
-async fn admit(
-    shared: &Arc<Shared>,
-    (path, kind): (Path, Kind),
-    (connection, followed): (quinn::Connection, Option<Followed>),
-    judged: Judged,
-) {
+async fn admit(shared: &Arc<Shared>, (path, kind): (Path, Kind), connection: Connection, judged: Judged) {
     let address = connection.remote_address();
     let remote = match who(shared, &connection, path) {
         Ok(remote) => remote,
         Err(code) => {
-            connection.close(code.var_int(), b"");
+            connection.close(code.var_int());
             let because = code.as_refusal().unwrap_or(Refusal::Protocol);
             shared.refused(shared.remote_at(address).as_deref(), (address, path), (because, Side::Us));
             return;
         }
     };
-    let mut live = Live::new(connection, path, false, judged);
-    live.arrivals = followed;
-    let live = Arc::new(live);
+    let live = Arc::new(Live::new(connection, path, false, judged));
     if !slot(&remote, path, kind).install(&live, shared.us(), &remote.peer.host) {
         shared.refused(Some(&remote), (address, path), (Refusal::Duplicate, Side::Us));
         return;
@@ -129,7 +115,7 @@ async fn admit(
     }
 }
 
-fn who(shared: &Shared, connection: &quinn::Connection, path: Path) -> Result<Arc<Remote>, CloseCode> {
+fn who(shared: &Shared, connection: &Connection, path: Path) -> Result<Arc<Remote>, CloseCode> {
     let host = tls::identify(connection, &shared.config.cluster)?;
     let remote = shared.remote(&host).ok_or(CloseCode::WrongName)?;
     let address: SocketAddr = connection.remote_address();
@@ -145,7 +131,7 @@ fn slot(remote: &Remote, path: Path, kind: Kind) -> &Slot {
 }
 
 /// Tells the other end that it is accepted. For bulk the messages follow on the same stream.
-async fn welcome(connection: &quinn::Connection) -> Result<quinn::SendStream, quinn::WriteError> {
+async fn welcome(connection: &Connection) -> Result<SendStream, WriteError> {
     let mut stream = connection.open_uni().await?;
     stream.write_all(&[STREAM_VERSION]).await?;
     Ok(stream)

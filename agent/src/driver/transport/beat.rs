@@ -4,19 +4,19 @@
 //! newest beat says all that an older one said.
 
 use super::TransportEvent;
-use super::event::{CloseCode, Ended};
+use super::event::{CloseCode, Ended, Path};
 use super::messages::Messages;
 use super::remote::Remote;
 use super::ride;
 use super::shared::Shared;
 use super::slot::Live;
 use super::stats::Counted;
-use crate::driver::clock;
 use bytes::Bytes;
+use quinn_proto::ConnectionError;
+use quorum::moment::Moment;
 use std::collections::VecDeque;
-use std::future::Future;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::error::TrySendError;
 
 /// Runs until the connection ends, then clears its place.
@@ -25,10 +25,19 @@ pub(super) async fn run(shared: Arc<Shared>, remote: Arc<Remote>, live: Arc<Live
     judge_again_if_changed(&shared, &live);
     remote.note_whether_messages_ride(live.carries_messages);
     shared.tell_up(&remote, &live).await;
+    let (held, more) = (Mutex::default(), Notify::new());
+    let beats = Beats { shared: Arc::clone(&shared), remote: Arc::clone(&remote), path: live.path, held, more };
+    let beats = Arc::new(beats);
+    let taker = Arc::clone(&beats);
+    live.connection.take_datagrams(Box::new(move |bytes, received| taker.take(bytes, received)));
     let messages = Messages { shared: &shared, remote: &remote, path: live.path };
     let error = tokio::select! {
         biased;
-        error = read(&shared, &remote, &live) => error,
+        error = live.connection.closed() => error,
+        () = beats.pass_on() => {
+            live.close(CloseCode::Shutdown);
+            ConnectionError::LocallyClosed
+        }
         never = ride::run(messages, &live) => match never {},
     };
     remote.count(live.path, Counted::ConnectionsDown);
@@ -48,76 +57,55 @@ pub(super) fn judge_again_if_changed(shared: &Shared, live: &Live) {
     }
 }
 
-async fn read(shared: &Shared, remote: &Remote, live: &Live) -> quinn::ConnectionError {
-    let mut held: VecDeque<TransportEvent> = VecDeque::new();
-    loop {
-        tokio::select! {
-            biased;
-            permit = shared.events.reserve(), if !held.is_empty() => {
-                let Ok(permit) = permit else {
-                    // The engine is gone, and the agent with it.
-                    live.close(CloseCode::Shutdown);
-                    return quinn::ConnectionError::LocallyClosed;
-                };
-                if let Some(event) = held.pop_front() {
-                    permit.send(event);
-                    remote.count(live.path, Counted::DatagramsReceived);
-                }
-            }
-            datagram = live.connection.read_datagram() => match datagram {
-                Ok(first) => take_in(first, &mut held, (shared, remote, live)),
-                Err(error) => return error,
-            },
-        }
-    }
+/// Takes the datagrams of one connection, for as long as that lasts.
+struct Beats {
+    shared: Arc<Shared>,
+    remote: Arc<Remote>,
+    path: Path,
+    held: Mutex<VecDeque<TransportEvent>>,
+    more: Notify,
 }
 
-/// Takes this datagram and all others that are there, stamps them, and passes on or holds them.
-fn take_in(first: Bytes, held: &mut VecDeque<TransportEvent>, (shared, remote, live): (&Shared, &Remote, &Live)) {
-    let mut datagrams = vec![first];
-    while let Some(next) = ready_now(&live.connection) {
-        datagrams.push(next);
+impl Beats {
+    fn held(&self) -> MutexGuard<'_, VecDeque<TransportEvent>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let read_at = clock::now();
-    let lengths: Vec<usize> = datagrams.iter().map(Bytes::len).collect();
-    let moments = match &live.arrivals {
-        Some(followed) => followed.take(&lengths, read_at),
-        None => vec![read_at; lengths.len()],
-    };
-    for (bytes, received) in datagrams.into_iter().zip(moments) {
-        if let Some(to) = remote.path(live.path) {
+
+    /// Passes a datagram on, or holds it while the engine takes nothing more. Never waits.
+    fn take(&self, bytes: Bytes, received: Moment) {
+        let Self { shared, remote, path, .. } = self;
+        if let Some(to) = remote.path(*path) {
             to.heard.note(received);
         }
-        let event = TransportEvent::Datagram { from: remote.peer.host.clone(), path: live.path, bytes, received };
-        hold_or_send(event, held, (shared, remote, live));
-    }
-}
-
-fn hold_or_send(
-    event: TransportEvent,
-    held: &mut VecDeque<TransportEvent>,
-    (shared, remote, live): (&Shared, &Remote, &Live),
-) {
-    let event = if held.is_empty() {
-        match shared.events.try_send(event) {
-            Ok(()) => return remote.count(live.path, Counted::DatagramsReceived),
-            Err(TrySendError::Full(event) | TrySendError::Closed(event)) => event,
+        let event = TransportEvent::Datagram { from: remote.peer.host.clone(), path: *path, bytes, received };
+        let mut held = self.held();
+        let event = if held.is_empty() {
+            match shared.events.try_send(event) {
+                Ok(()) => return remote.count(*path, Counted::DatagramsReceived),
+                Err(TrySendError::Full(event) | TrySendError::Closed(event)) => event,
+            }
+        } else {
+            event
+        };
+        if held.len() >= shared.config.limits.datagrams_held_max.max(1) {
+            held.pop_front();
+            remote.count(*path, Counted::DatagramsDroppedReceiving);
         }
-    } else {
-        event
-    };
-    if held.len() >= shared.config.limits.datagrams_held_max.max(1) {
-        held.pop_front();
-        remote.count(live.path, Counted::DatagramsDroppedReceiving);
+        held.push_back(event);
+        self.more.notify_one();
     }
-    held.push_back(event);
-}
 
-/// The next datagram, if one is there already.
-fn ready_now(connection: &quinn::Connection) -> Option<Bytes> {
-    let waiting = std::pin::pin!(connection.read_datagram());
-    match waiting.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(datagram)) => Some(datagram),
-        Poll::Ready(Err(_)) | Poll::Pending => None,
+    /// Passes on what is held as the engine takes it, until the engine is gone, and the agent with it.
+    async fn pass_on(&self) {
+        loop {
+            while !self.held().is_empty() {
+                let Ok(permit) = self.shared.events.reserve().await else { return };
+                if let Some(event) = self.held().pop_front() {
+                    permit.send(event);
+                    self.remote.count(self.path, Counted::DatagramsReceived);
+                }
+            }
+            self.more.notified().await;
+        }
     }
 }

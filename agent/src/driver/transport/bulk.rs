@@ -4,6 +4,7 @@
 //! connection ended may be lost: whoever needs more sends again (Raft does).
 
 use super::TransportEvent;
+use super::drive::{RecvStream, SendStream};
 use super::event::CloseCode;
 use super::frame::{Decoder, STREAM_VERSION};
 use super::messages::Messages;
@@ -29,9 +30,9 @@ const KIND_MAX: Duration = Duration::from_secs(3);
 /// Who set the connection up, and the stream that did it.
 pub(super) enum Opened {
     /// This host; the stream is the peer's, its version byte read.
-    ByUs(quinn::RecvStream),
+    ByUs(RecvStream),
     /// The peer; the stream is ours, its version byte written. `None` if that failed: the connection has ended.
-    ByThem(Option<quinn::SendStream>),
+    ByThem(Option<SendStream>),
 }
 
 /// When the connection was last used.
@@ -102,13 +103,13 @@ impl Bulk {
         }
     }
 
-    async fn open(&self) -> Option<quinn::SendStream> {
+    async fn open(&self) -> Option<SendStream> {
         let mut stream = self.live.connection.open_uni().await.ok()?;
         stream.write_all(&[STREAM_VERSION]).await.ok()?;
         Some(stream)
     }
 
-    async fn send(&self, mut stream: quinn::SendStream) -> CloseCode {
+    async fn send(&self, mut stream: SendStream) -> CloseCode {
         // Only one connection drains the queue; one that was put out of its place lets go of it as it ends.
         let outbox = self.remote.outbox.turn().await;
         loop {
@@ -164,12 +165,7 @@ impl Bulk {
 }
 
 /// Reads what a stream is for and passes it on.
-async fn hand_over(
-    shared: Arc<Shared>,
-    remote: Arc<Remote>,
-    live: Arc<Live>,
-    stream: (quinn::SendStream, quinn::RecvStream),
-) {
+async fn hand_over(shared: Arc<Shared>, remote: Arc<Remote>, live: Arc<Live>, stream: (SendStream, RecvStream)) {
     let in_use = [Arc::clone(&live.in_use), shared.pace.stream()];
     let mut stream = BiStream::new(remote.peer.host.clone(), stream, in_use);
     let mut kind = [0];

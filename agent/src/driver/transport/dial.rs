@@ -1,12 +1,11 @@
 //! Setting up connections from this end: for beats on each path as long as the transport runs, for bulk on demand.
 
-use super::arrivals::capture;
 use super::backoff::Backoff;
 use super::beat;
 use super::bulk;
+use super::drive::{Connection, RecvStream};
 use super::event::{CloseCode, Path, Refusal, Side};
 use super::frame::STREAM_VERSION;
-use super::pace::for_beats;
 use super::quic::{Kind, SERVER_NAME};
 use super::remote::Remote;
 use super::shared::{Failure, Shared};
@@ -109,7 +108,7 @@ async fn wait_until_wanted(remote: &Remote) {
 }
 
 /// One attempt. The peer's identity is checked, and the peer has accepted ours: it sent its welcome.
-async fn dial(shared: &Arc<Shared>, remote: &Remote, path: Path, kind: Kind) -> Option<(Arc<Live>, quinn::RecvStream)> {
+async fn dial(shared: &Arc<Shared>, remote: &Remote, path: Path, kind: Kind) -> Option<(Arc<Live>, RecvStream)> {
     let address = remote.path(path)?.address;
     remote.count(path, Counted::Dials);
     let attempt = tokio::time::timeout(shared.config.limits.dial_max, attempt(shared, remote, path, kind));
@@ -131,18 +130,15 @@ async fn attempt(
     remote: &Remote,
     path: Path,
     kind: Kind,
-) -> Result<(Arc<Live>, quinn::RecvStream), Failure> {
+) -> Result<(Arc<Live>, RecvStream), Failure> {
     let end = shared.ends.get(path.index()).ok_or(Failure::Unanswered)?;
     let address = remote.path(path).ok_or(Failure::Unanswered)?.address;
     let trust = shared.trust();
-    let connect = || end.endpoint.connect_with(trust.client(kind), address, SERVER_NAME);
-    let (connecting, id) = capture(|| if kind == Kind::Beat { for_beats(connect) } else { connect() });
-    // The log starts with the first packet, so that no beat is missed.
-    let followed = (kind == Kind::Beat).then(|| end.arrivals.follow(id));
-    let connecting = connecting.map_err(|_| Failure::Unanswered)?;
-    let connection = connecting.await.map_err(|e| Failure::of(&e))?;
+    let connection = end.endpoint.connect(trust.client(kind), (address, SERVER_NAME), kind == Kind::Beat);
+    let connection = connection.map_err(|_| Failure::Unanswered)?;
+    connection.established().await.map_err(|e| Failure::of(&e))?;
     let refuse = |code: CloseCode| {
-        connection.close(code.var_int(), b"");
+        connection.close(code.var_int());
         Failure::Refused(code.as_refusal().unwrap_or(Refusal::Protocol), Side::Us)
     };
     let host = tls::identify(&connection, &shared.config.cluster).map_err(refuse)?;
@@ -151,14 +147,11 @@ async fn attempt(
     }
     let welcome = read_welcome(&connection).await?;
     let judged = Judged { generation: trust.generation, at: clock::now() };
-    let mut live = Live::new(connection.clone(), path, true, judged);
-    live.arrivals = followed;
-    let live = Arc::new(live);
-    Ok((live, welcome))
+    Ok((Arc::new(Live::new(connection, path, true, judged)), welcome))
 }
 
 /// Waits for the peer to say that it has accepted this host: only then is a connection up.
-async fn read_welcome(connection: &quinn::Connection) -> Result<quinn::RecvStream, Failure> {
+async fn read_welcome(connection: &Connection) -> Result<RecvStream, Failure> {
     let mut stream = connection.accept_uni().await.map_err(|e| Failure::of(&e))?;
     let mut version = [0];
     match stream.read_exact(&mut version).await {

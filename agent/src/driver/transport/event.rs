@@ -185,8 +185,8 @@ pub enum Ended {
 }
 
 impl Ended {
-    pub(super) fn from_error(error: &quinn::ConnectionError, ours: Option<CloseCode>) -> Self {
-        use quinn::ConnectionError as E;
+    pub(super) fn from_error(error: &quinn_proto::ConnectionError, ours: Option<CloseCode>) -> Self {
+        use quinn_proto::ConnectionError as E;
         match error {
             E::TimedOut => Self::Silent,
             E::Reset => Self::Restarted,
@@ -259,8 +259,8 @@ close_codes! {
 }
 
 impl CloseCode {
-    pub(super) fn var_int(self) -> quinn::VarInt {
-        quinn::VarInt::from_u64(self.to_wire()).unwrap_or(quinn::VarInt::MAX)
+    pub(super) fn var_int(self) -> quinn_proto::VarInt {
+        quinn_proto::VarInt::from_u64(self.to_wire()).unwrap_or(quinn_proto::VarInt::MAX)
     }
 
     /// The refusal that the other end meant by this code, if it is one.

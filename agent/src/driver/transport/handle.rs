@@ -1,10 +1,11 @@
 //! Starting a transport, and what the engine can do with it.
 
 use super::alarms::Alarm;
-use super::arrivals::IdKey;
 use super::config::{Peer, TransportConfig, check_peers};
+use super::drive::Endpoint;
 use super::event::{Channel, CloseCode, Path};
-use super::pace::{Pace, Paced, Rest};
+use super::ids::IdKey;
+use super::pace::{Pace, Rest};
 use super::quic;
 use super::remote::Remote;
 use super::shared::{LocalEnd, Shared};
@@ -56,7 +57,7 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         for end in &self.shared.ends {
-            end.endpoint.close(CloseCode::Shutdown.var_int(), b"");
+            end.endpoint.close(CloseCode::Shutdown.var_int());
         }
     }
 }
@@ -104,26 +105,17 @@ fn local_end(
     (trust, known, pace): (&Trust, &Arc<KnownAddresses>, &Arc<Pace>),
 ) -> Result<LocalEnd, TransportError> {
     let failed = |source| TransportError::Bind { address, source };
-    let (arrivals, strangers) = (Arc::default(), Arc::default());
+    let strangers = Arc::default();
     let shared = SocketShared {
         known: Arc::clone(known),
-        arrivals: Arc::clone(&arrivals),
         counters: Arc::clone(&strangers),
         ids: IdKey::new(trust.reset_seed()),
-        pace: Arc::clone(pace),
         buffer_bytes: config.limits.socket_buffer_bytes,
     };
-    let socket = Arc::new(StampedSocket::bind(address, shared).map_err(failed)?);
+    let socket = StampedSocket::bind(address, shared).map_err(failed)?;
     // The settings of a kind replace these as soon as an attempt has shown its kind.
-    let server = trust.server(quic::Kind::Bulk);
-    let endpoint = quinn::Endpoint::new_with_abstract_socket(
-        quic::endpoint_config(trust.reset_seed()),
-        Some((*server).clone()),
-        socket,
-        Arc::new(Paced(Arc::clone(pace))),
-    )
-    .map_err(failed)?;
-    Ok(LocalEnd { endpoint, arrivals, strangers })
+    let config = (quic::endpoint_config(trust.reset_seed()), trust.server(quic::Kind::Bulk));
+    Ok(LocalEnd { endpoint: Endpoint::start(socket, config, Arc::clone(pace)), strangers })
 }
 
 impl TransportHandle {
@@ -140,27 +132,14 @@ impl TransportHandle {
             count(Counted::DatagramsUnconnected);
             return Err(SendError::NotConnected);
         };
-        if live.connection.datagram_send_buffer_space() < bytes.len() {
-            count(Counted::DatagramsDroppedSending);
+        let sent = live.connection.send_datagram(bytes);
+        match sent {
+            Ok(true) => {}
+            Ok(false) => count(Counted::DatagramsDroppedSending),
+            Err(SendError::TooLarge) => count(Counted::DatagramsTooLarge),
+            Err(_) => count(Counted::DatagramsUnconnected),
         }
-        match live.connection.send_datagram(bytes) {
-            Ok(()) => {
-                count(Counted::DatagramsSent);
-                Ok(())
-            }
-            Err(quinn::SendDatagramError::TooLarge) => {
-                count(Counted::DatagramsTooLarge);
-                Err(SendError::TooLarge)
-            }
-            Err(
-                quinn::SendDatagramError::UnsupportedByPeer
-                | quinn::SendDatagramError::Disabled
-                | quinn::SendDatagramError::ConnectionLost(_),
-            ) => {
-                count(Counted::DatagramsUnconnected);
-                Err(SendError::NotConnected)
-            }
-        }
+        sent.map(|_had_room| count(Counted::DatagramsSent))
     }
 
     /// The largest datagram that this path takes now; at least [`DATAGRAM_BYTES_MAX`](super::DATAGRAM_BYTES_MAX) while
@@ -266,7 +245,7 @@ impl TransportHandle {
         let _replacing = shared.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let trust = Trust::load(&shared.config, shared.trust().generation + 1)?;
         for end in &shared.ends {
-            end.endpoint.set_server_config(Some((*trust.server(quic::Kind::Bulk)).clone()));
+            end.endpoint.set_server_config(trust.server(quic::Kind::Bulk));
         }
         // In force before the walk: a connection that takes its place during the walk judges itself by the new one.
         shared.set_trust(trust);
@@ -323,18 +302,18 @@ impl TransportHandle {
     /// # Errors
     /// What the kernel says.
     pub fn local_addresses(&self) -> std::io::Result<Vec<SocketAddr>> {
-        self.0.shared.ends.iter().map(|end| end.endpoint.local_addr()).collect()
+        self.0.shared.ends.iter().map(|end| end.endpoint.local_address()).collect()
     }
 
     /// Ends in an orderly way: peers are told, for a bounded time.
     pub async fn shutdown(self) {
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for end in &self.0.shared.ends {
-            end.endpoint.close(CloseCode::Shutdown.var_int(), b"");
+            end.endpoint.close(CloseCode::Shutdown.var_int());
         }
         let goodbye = async {
             for end in &self.0.shared.ends {
-                end.endpoint.wait_idle().await;
+                end.endpoint.idle().await;
             }
         };
         // Who didn't hear it will find out by silence.

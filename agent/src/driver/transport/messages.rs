@@ -4,6 +4,7 @@
 //! waited too long is dropped.
 
 use super::TransportEvent;
+use super::drive::{RecvStream, SendStream, WriteError};
 use super::event::{Channel, CloseCode, Path};
 use super::frame::{Decoder, FRAME_BYTES_MAX, FrameError, head};
 use super::outbox::Queued;
@@ -25,7 +26,7 @@ impl Messages<'_> {
     ///
     /// # Errors
     /// The stream is broken, and the message may be lost.
-    pub(super) async fn write(&self, stream: &mut quinn::SendStream, message: Queued) -> Result<(), quinn::WriteError> {
+    pub(super) async fn write(&self, stream: &mut SendStream, message: Queued) -> Result<(), WriteError> {
         let Queued { channel, bytes, since } = message;
         if clock::now().held_since(since) > self.shared.config.limits.message_age_max {
             self.remote.count(self.path, Counted::MessagesExpired);
@@ -38,15 +39,10 @@ impl Messages<'_> {
 
     /// Hands on what comes in, until the stream ends: in order, with [`CloseCode::Unused`]; in the middle of a message or of
     /// what isn't one, with [`CloseCode::Malformed`]; or because it was broken off. `used` is called for each piece.
-    pub(super) async fn receive(
-        &self,
-        mut stream: quinn::RecvStream,
-        mut decoder: Decoder,
-        used: impl Fn(),
-    ) -> CloseCode {
+    pub(super) async fn receive(&self, mut stream: RecvStream, mut decoder: Decoder, used: impl Fn()) -> CloseCode {
         loop {
-            let mut piece = match stream.read_chunk(FRAME_BYTES_MAX, true).await {
-                Ok(Some(chunk)) => chunk.bytes,
+            let mut piece = match stream.read_chunk(FRAME_BYTES_MAX).await {
+                Ok(Some(piece)) => piece,
                 // Ended or broken: either way nothing more comes.
                 Ok(None) => return decoder.finish().map_or_else(|e| self.malformed(e), |()| CloseCode::Unused),
                 Err(_) => return CloseCode::Shutdown,

@@ -16,6 +16,8 @@
 //! - New certificates, roots and lists are taken up without ending a connection, except those that they distrust.
 //! - Losing a connection proves nothing about the peer. The engine judges by beats.
 //!
+//! All connections of one local address are run by one task (`drive`).
+//!
 //! Connections are set up by one end ([`Dial`]); duplicates are settled alike at both ends (`slot`).
 //!
 //! Not here: what beats and messages say, when to send them, what silence means (`heartbeat`, `detector`, `engine`).
@@ -23,16 +25,17 @@
 mod accept;
 mod admission;
 mod alarms;
-mod arrivals;
 mod backoff;
 mod beat;
 mod bulk;
 mod config;
 mod dial;
+mod drive;
 mod event;
 pub mod frame;
 pub(crate) mod fuzz;
 mod handle;
+mod ids;
 mod messages;
 mod outbox;
 mod pace;

@@ -7,12 +7,9 @@
 //!
 //! On a connection for beats acknowledgements ride on beats, however far apart those are: QUIC would send them in packets of
 //! their own after a round trip, and the other end would ask for what it misses in two more. So its timers run out later
-//! there. It asks for them while it runs a connection, and doesn't say for which; what runs one for beats is marked
-//! ([`for_beats`]).
+//! there.
 
 use super::alarms::{Alarm, Alarms};
-use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
-use std::cell::Cell;
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
@@ -22,11 +19,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-
-thread_local! {
-    /// What is started or run on this thread is a connection for beats.
-    static FOR_BEATS: Cell<bool> = const { Cell::new(false) };
-}
 
 /// How a transport rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +96,8 @@ impl Pace {
         self.looks().map_or(at, |grid| grid.after(at))
     }
 
-    /// The same for a timer of a connection for beats.
-    fn moment_of_beats(&self, at: Instant) -> Instant {
+    /// The same for a timer of a connection for beats. A little late is never wrong there: QUIC measures what has passed.
+    pub(super) fn moment_of_beats(&self, at: Instant) -> Instant {
         let late = self.rest().map_or(Duration::ZERO, |rest| rest.beats_late);
         self.moment(at + late)
     }
@@ -117,25 +109,6 @@ impl Pace {
     fn rest(&self) -> Option<Rest> {
         let rest = *self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         rest.filter(|_| Arc::strong_count(&self.streams) == 1)
-    }
-}
-
-/// Runs `start`, which sets up a connection for beats.
-pub(super) fn for_beats<T>(start: impl FnOnce() -> T) -> T {
-    let before = FOR_BEATS.replace(true);
-    let result = start();
-    FOR_BEATS.set(before);
-    result
-}
-
-/// What runs a connection for beats.
-struct ForBeats(Pin<Box<dyn Future<Output = ()> + Send>>);
-
-impl Future for ForBeats {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        for_beats(|| self.0.as_mut().poll(cx))
     }
 }
 
@@ -194,51 +167,6 @@ pub(super) fn watch<T: AsRawFd>(watched: &Arc<T>, interest: Interest) -> io::Res
     unsafe { AsyncFd::register_with_interest(Arc::clone(watched), interest) }.map_err(Into::into)
 }
 
-/// Tokio for QUIC, with timers that run out at the transport's pace.
-#[derive(Debug)]
-pub(super) struct Paced(pub(super) Arc<Pace>);
-
-impl Runtime for Paced {
-    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        let pace = Arc::clone(&self.0);
-        let mut timer = PacedTimer { alarm: pace.alarm(at), pace, is_for_beats: FOR_BEATS.get() };
-        Pin::new(&mut timer).reset(at);
-        Box::pin(timer)
-    }
-
-    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        let future = if FOR_BEATS.get() { Box::pin(ForBeats(future)) } else { future };
-        TokioRuntime.spawn(future);
-    }
-
-    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(socket)
-    }
-
-    fn now(&self) -> Instant {
-        TokioRuntime.now()
-    }
-}
-
-/// A timer of QUIC. A little late is never wrong there: it measures what has passed by the clock.
-#[derive(Debug)]
-struct PacedTimer {
-    alarm: Alarm,
-    pace: Arc<Pace>,
-    is_for_beats: bool,
-}
-
-impl AsyncTimer for PacedTimer {
-    fn reset(mut self: Pin<&mut Self>, at: Instant) {
-        let at = if self.is_for_beats { self.pace.moment_of_beats(at) } else { self.pace.moment(at) };
-        self.alarm.reset(at);
-    }
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.alarm).poll(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,36 +194,5 @@ mod tests {
         assert_eq!(pace.moment_of_beats(at), from + every * 5, "not before the next beat has left");
         pace.set(Some(Rest { looks: None, beats_late }));
         assert_eq!((pace.moment(at), pace.moment_of_beats(at)), (at, at + beats_late), "looks at once");
-    }
-
-    #[tokio::test]
-    async fn a_timer_runs_out_on_the_grid_and_off_it_beside_a_stream() {
-        let pace = Arc::new(Pace::start().expect("a timer"));
-        let from = Instant::now();
-        let every = Duration::from_millis(400);
-        pace.set(Some(Rest { looks: Some(Grid { from, every }), beats_late: every }));
-        let runtime = Arc::new(Paced(Arc::clone(&pace)));
-        let ran_out = async |mut timer: Pin<Box<dyn AsyncTimer>>| {
-            std::future::poll_fn(|cx| timer.as_mut().poll(cx)).await;
-            from.elapsed()
-        };
-        let stream = pace.stream();
-        let exact = runtime.new_timer(from + Duration::from_millis(10));
-        drop(stream);
-        let gathered = runtime.new_timer(from + Duration::from_millis(10));
-        let (asked, asks) = tokio::sync::oneshot::channel();
-        let (asking, runtime) = (Arc::clone(&runtime), &runtime);
-        let at = from + Duration::from_millis(10);
-        for_beats(|| {
-            runtime.spawn(Box::pin(async move {
-                tokio::task::yield_now().await;
-                let _ = asked.send(asking.new_timer(at));
-            }));
-        });
-        let of_beats = asks.await.expect("asked for");
-        let (exact, gathered, of_beats) = tokio::join!(ran_out(exact), ran_out(gathered), ran_out(of_beats));
-        assert!(exact < gathered && gathered >= Duration::from_millis(400), "{exact:?} {gathered:?}");
-        assert!(gathered < of_beats && of_beats >= Duration::from_millis(800), "{gathered:?} {of_beats:?}");
-        assert!(!FOR_BEATS.get(), "the mark stays with the connection");
     }
 }

@@ -14,11 +14,14 @@
 //! pick the right settings before the handshake. The mark proves nothing: the protocol name agreed upon in TLS does.
 
 use super::TransportError;
-use super::arrivals::{IdKey, NotedIds};
 use super::config::Limits;
-use quinn::congestion::{Controller, ControllerFactory};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{AckFrequencyConfig, ConnectionId, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use super::ids::{CheckedIds, IdKey};
+use quinn_proto::congestion::{Controller, ControllerFactory};
+use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::{
+    AckFrequencyConfig, ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, NoneTokenStore, ServerConfig,
+    TransportConfig, ValidationTokenConfig, VarInt,
+};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::any::Any;
 use std::sync::Arc;
@@ -101,7 +104,7 @@ pub(super) fn endpoint_config(reset_seed: &[u8; 32]) -> EndpointConfig {
     // Tied to the host's key, so that after a restart this host's resets are believed and peers call again at once.
     let mut config = EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_seed)));
     let key = IdKey::new(reset_seed);
-    config.cid_generator(move || Box::new(NotedIds(key)));
+    config.cid_generator(move || Box::new(CheckedIds(key)));
     // The bit tells QUIC from anything else, and is checked before QUIC sees a packet.
     config.grease_quic_bit(false);
     // Resets are smaller than what they answer and go to known addresses only; a restarted voter owes one to each host.
@@ -113,15 +116,15 @@ pub(super) fn server_config(
     tls: rustls::ServerConfig,
     kind: Kind,
     limits: &Limits,
-) -> Result<quinn::ServerConfig, TransportError> {
+) -> Result<ServerConfig, TransportError> {
     let crypto = QuicServerConfig::try_from(tls).map_err(|e| TransportError::Config(e.to_string()))?;
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport_config(kind, limits)?));
     // Hosts stay where the configuration says; a packet from elsewhere doesn't move a connection.
     config.migration(false);
     config.max_incoming(256).incoming_buffer_size(8 << 10).incoming_buffer_size_total(1 << 20);
     config.retry_token_lifetime(Duration::from_secs(5));
-    let mut tokens = quinn::ValidationTokenConfig::default();
+    let mut tokens = ValidationTokenConfig::default();
     tokens.sent(0);
     config.validation_token_config(tokens);
     Ok(config)
@@ -131,12 +134,12 @@ pub(super) fn client_config(
     tls: rustls::ClientConfig,
     kind: Kind,
     limits: &Limits,
-) -> Result<quinn::ClientConfig, TransportError> {
+) -> Result<ClientConfig, TransportError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|e| TransportError::Config(e.to_string()))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport_config(kind, limits)?));
     config.initial_dst_cid_provider(Arc::new(move || kind.first_id()));
-    config.token_store(Arc::new(quinn::NoneTokenStore));
+    config.token_store(Arc::new(NoneTokenStore));
     Ok(config)
 }
 

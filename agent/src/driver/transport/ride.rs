@@ -12,6 +12,7 @@
 //! one goes on, and what was half sent is lost: whoever needs more sends again. The bulk connection helps out when there is
 //! so much to say, or the path is so long, that it takes long.
 
+use super::drive::{SendStream, WriteError};
 use super::event::CloseCode;
 use super::frame::{Decoder, STREAM_VERSION};
 use super::messages::Messages;
@@ -104,14 +105,14 @@ async fn empty(messages: Messages<'_>, live: &Live, turn: &Turn<'_>) -> Sent {
             }
         }
     };
-    let sent: Result<Sent, quinn::WriteError> = tokio::select! {
+    let sent: Result<Sent, WriteError> = tokio::select! {
         biased;
         sent = all => sent,
         () = heard_elsewhere(messages) => return Sent::Elsewhere,
     };
     match sent {
         Ok(sent) => sent,
-        Err(quinn::WriteError::Stopped(_)) => Sent::All,
+        Err(WriteError::Stopped) => Sent::All,
         Err(_) => Sent::Lost,
     }
 }
@@ -132,25 +133,23 @@ fn is_elsewhere(messages: Messages<'_>) -> bool {
 }
 
 /// A stream that is broken off when it is dropped: what is half said must not look like an end.
-struct Unfinished(Option<quinn::SendStream>);
+struct Unfinished(Option<SendStream>);
 
 impl Unfinished {
-    fn get(&mut self) -> &mut quinn::SendStream {
+    fn get(&mut self) -> &mut SendStream {
         self.0.as_mut().expect("taken out only as it ends")
     }
 
     fn finish(mut self) {
         if let Some(mut stream) = self.0.take() {
-            // Fails only if it has ended already.
-            let _ = stream.finish();
+            stream.finish();
         }
     }
 
     /// The same, and waits until the peer has all of it, so that what another connection carries doesn't overtake it.
     async fn finish_and_arrive(mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.get().finish();
-        let _ = self.get().stopped().await;
+        self.get().finish();
+        self.get().arrived().await;
         self.0 = None;
     }
 }
@@ -158,8 +157,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(stream) = &mut self.0 {
-            // Fails only if it has ended already.
-            let _ = stream.reset(quinn::VarInt::from_u32(0));
+            stream.reset();
         }
     }
 }

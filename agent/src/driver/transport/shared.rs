@@ -1,6 +1,6 @@
 //! What all tasks of one transport share.
 
-use super::arrivals::Arrivals;
+use super::drive::Endpoint;
 use super::event::{CloseCode, Ended, Path, Refusal, Side};
 use super::pace::Pace;
 use super::remote::Remote;
@@ -18,8 +18,7 @@ use tokio::sync::mpsc;
 /// One local address.
 #[derive(Debug)]
 pub(super) struct LocalEnd {
-    pub(super) endpoint: quinn::Endpoint,
-    pub(super) arrivals: Arc<Arrivals>,
+    pub(super) endpoint: Endpoint,
     /// What can't be told to be a peer's.
     pub(super) strangers: Arc<Counters>,
 }
@@ -47,9 +46,9 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn of(error: &quinn::ConnectionError) -> Self {
-        use quinn::ConnectionError as E;
-        let refused = |code: quinn::TransportErrorCode, by: Side| match tls_alert(code) {
+    pub(super) fn of(error: &quinn_proto::ConnectionError) -> Self {
+        use quinn_proto::ConnectionError as E;
+        let refused = |code: quinn_proto::TransportErrorCode, by: Side| match tls_alert(code) {
             Some(alert) => Self::Refused(tls::refusal_of_alert_number(alert).unwrap_or(Refusal::BadCertificate), by),
             None => Self::Refused(Refusal::Protocol, by),
         };
@@ -67,7 +66,7 @@ impl Failure {
 }
 
 /// The TLS alert within a QUIC error code (RFC 9001 §4.8: 0x0100 plus the alert).
-fn tls_alert(code: quinn::TransportErrorCode) -> Option<u8> {
+fn tls_alert(code: quinn_proto::TransportErrorCode) -> Option<u8> {
     u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
 }
 

@@ -3,6 +3,7 @@
 //! QUIC itself waits out its idle timeout and meanwhile probes ever more slowly; two cheap counters tell earlier. A late
 //! look (this process was stopped or starved) starts over: what the peer said meanwhile may still lie unread.
 
+use super::drive::Connection;
 use quorum::moment::Moment;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn of(connection: &quinn::Connection) -> Self {
+    pub(super) fn of(connection: &Connection) -> Self {
         let stats = connection.stats();
         let sent = stats.frame_tx;
         let asked = sent.datagram + sent.stream + sent.ping + sent.crypto + sent.max_data + sent.max_stream_data;

@@ -3,7 +3,7 @@
 //! Invariant: at most one connection holds the place; whoever is put out of it is closed with a reason. Both ends
 //! settle duplicates by the same rule ([`choose`]), so that they end up with the same connection.
 
-use super::arrivals::Followed;
+use super::drive::Connection;
 use super::event::{CloseCode, Path};
 use super::quic::CARRIES_MESSAGES;
 use super::tls::{self, Judged};
@@ -19,12 +19,10 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 /// An identified connection.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub(super) connection: quinn::Connection,
+    pub(super) connection: Connection,
     pub(super) path: Path,
     pub(super) by_us: bool,
     pub(super) judged: Judged,
-    /// Its packets' arrivals; `None` for bulk.
-    pub(super) arrivals: Option<Followed>,
     /// Messages may ride on it beside beats.
     pub(super) carries_messages: bool,
     /// Held by every stream and user of a bulk connection.
@@ -33,16 +31,16 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(connection: quinn::Connection, path: Path, by_us: bool, judged: Judged) -> Self {
+    pub(super) fn new(connection: Connection, path: Path, by_us: bool, judged: Judged) -> Self {
         let carries_messages = tls::protocol(&connection).is_some_and(|name| name == CARRIES_MESSAGES);
         let (in_use, closed_as) = (Arc::new(()), OnceLock::new());
-        Self { connection, path, by_us, judged, arrivals: None, carries_messages, in_use, closed_as }
+        Self { connection, path, by_us, judged, carries_messages, in_use, closed_as }
     }
 
     /// Closes it, for the reason given first.
     pub(super) fn close(&self, code: CloseCode) {
         let code = *self.closed_as.get_or_init(|| code);
-        self.connection.close(code.var_int(), b"");
+        self.connection.close(code.var_int());
     }
 
     pub(super) fn closed_as(&self) -> Option<CloseCode> {

@@ -7,31 +7,28 @@
 //!
 //! Not here: whether a known address sends something sensible (QUIC, TLS), and how stamps become moments (`stamp`).
 
-use super::arrivals::{Arrivals, IdKey, Nature, judge};
+use super::ids::{IdKey, Nature, judge};
 use super::pace::{Pace, Waiting, watch};
 use super::stamp::{Reading, arrival};
 use super::stats::{Counted, Counters};
 use crate::driver::clock;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, recvmsg, setsockopt, sockopt};
-use quinn::udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
-use quinn::{AsyncUdpSocket, UdpPoller};
+use quinn_proto::EcnCodepoint;
+use quinn_udp::UdpSocketState;
 use quorum::moment::Moment;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
 use tokio::io::Interest;
 
-/// Packets dropped in one go before others get their turn again.
-const DROPPED_IN_A_ROW_MAX: usize = 256;
+/// Room for one reading: the kernel puts packets of one sender together, up to what a UDP packet can be.
+const READ_BYTES_MAX: usize = 1 << 16;
 
 /// The addresses from which packets are taken.
 #[derive(Debug, Default)]
@@ -53,22 +50,13 @@ impl KnownAddresses {
 /// that leaves the kernel's queue would wake it, for nothing: there nearly always was room.
 pub(super) struct StampedSocket {
     io: Arc<UdpSocket>,
-    waiting: Mutex<Waiting>,
-    pace: Arc<Pace>,
     udp: UdpSocketState,
     known: Arc<KnownAddresses>,
-    arrivals: Arc<Arrivals>,
     counters: Arc<Counters>,
     ids: IdKey,
-    receiving: Mutex<Receiving>,
-    /// The kernel had no room for the last packet. QUIC asks before each packet; only then is anything watched for it.
-    full: AtomicBool,
-}
-
-struct Receiving {
-    control: Vec<u8>,
-    /// The last moment before which everything had been read.
-    empty_at: Moment,
+    /// So many packets more the kernel has no room for: loopback always has.
+    #[cfg(test)]
+    pub(super) full: std::sync::atomic::AtomicUsize,
 }
 
 impl fmt::Debug for StampedSocket {
@@ -81,15 +69,25 @@ impl fmt::Debug for StampedSocket {
 #[derive(Clone)]
 pub(super) struct SocketShared {
     pub(super) known: Arc<KnownAddresses>,
-    pub(super) arrivals: Arc<Arrivals>,
     pub(super) counters: Arc<Counters>,
     pub(super) ids: IdKey,
-    pub(super) pace: Arc<Pace>,
     pub(super) buffer_bytes: usize,
 }
 
+/// One packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) from: SocketAddr,
+    /// Which of this host's addresses it was sent to.
+    pub(super) to: Option<IpAddr>,
+    pub(super) ecn: Option<EcnCodepoint>,
+    /// When the kernel had it.
+    pub(super) at: Moment,
+}
+
 impl StampedSocket {
-    /// Binds `address`, present or not, and asks the kernel for stamps. Must be called within a tokio runtime.
+    /// Binds `address`, present or not, and asks the kernel for stamps.
     pub(super) fn bind(address: SocketAddr, shared: SocketShared) -> io::Result<Self> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address),
@@ -111,79 +109,154 @@ impl StampedSocket {
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         let socket: UdpSocket = socket.into();
         let udp = UdpSocketState::new((&socket).into())?;
-        let receiving = Mutex::new(Receiving { control: control_room(), empty_at: clock::now() });
-        let SocketShared { known, arrivals, counters, ids, pace, .. } = shared;
-        let (io, waiting, full) = (Arc::new(socket), Mutex::default(), AtomicBool::new(false));
-        Ok(Self { io, waiting, pace, udp, known, arrivals, counters, ids, receiving, full })
+        let SocketShared { known, counters, ids, .. } = shared;
+        Ok(Self {
+            io: Arc::new(socket),
+            udp,
+            known,
+            counters,
+            ids,
+            #[cfg(test)]
+            full: Default::default(),
+        })
+    }
+
+    /// Hands packets to the kernel; answers whether it had room. What it refuses for another reason is lost, as anything may
+    /// be on the way.
+    pub(super) fn send(&self, packets: &quinn_proto::Transmit, content: &[u8]) -> bool {
+        #[cfg(test)]
+        if self.is_full() {
+            return false;
+        }
+        let ecn = packets.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8));
+        let transmit = quinn_udp::Transmit {
+            destination: packets.destination,
+            ecn,
+            contents: &content[..packets.size],
+            segment_size: packets.segment_size,
+            src_ip: packets.src_ip,
+        };
+        let sent = self.udp.send((&*self.io).into(), &transmit);
+        !sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    #[cfg(test)]
+    fn is_full(&self) -> bool {
+        use std::sync::atomic::Ordering;
+        self.full.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
     }
 
     /// Waits until the kernel has room for a packet: watches the same socket once more, for as long as that takes.
-    async fn room(&self) -> io::Result<()> {
+    pub(super) async fn room(self: Arc<Self>) -> io::Result<()> {
         let again = watch(&Arc::new(self.io.try_clone()?), Interest::WRITABLE)?;
-        again.writable().await.map(drop)?;
-        self.full.store(false, Ordering::Release);
-        Ok(())
+        again.writable().await.map(drop)
     }
 
-    /// Reads packets of known addresses into `buffers`, and says how many in `taken`. `WouldBlock` means that the socket
-    /// is empty now, whatever was taken before: there is no need to ask the kernel once more.
-    fn receive(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta], taken: &mut usize) -> io::Result<()> {
-        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        let started = clock::now();
-        let mut dropped = 0;
-        let mut reading = None;
-        while *taken < buffers.len().min(metas.len()) && dropped < DROPPED_IN_A_ROW_MAX {
-            let Receiving { control, empty_at } = &mut *receiving;
-            let buffer = std::slice::from_mut(&mut buffers[*taken]);
-            let packet = match recvmsg::<SockaddrStorage>(self.io.as_raw_fd(), buffer, Some(control), MsgFlags::empty())
-            {
-                Ok(message) => Packet::read(&message),
-                Err(Errno::EINTR) => continue,
-                Err(Errno::EAGAIN) => {
+    pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    /// Packets to one address that the kernel takes as one.
+    pub(super) fn segments_max(&self) -> usize {
+        self.udp.max_gso_segments()
+    }
+
+    /// Whether packets that are too large for the path may arrive in pieces.
+    pub(super) fn may_fragment(&self) -> bool {
+        self.udp.may_fragment()
+    }
+}
+
+/// The one who reads a socket.
+pub(super) struct Reader {
+    socket: Arc<StampedSocket>,
+    waiting: Waiting,
+    buffer: Box<[u8]>,
+    control: Vec<u8>,
+    /// The last moment before which everything had been read.
+    empty_at: Moment,
+}
+
+impl Reader {
+    pub(super) fn new(socket: Arc<StampedSocket>) -> Self {
+        let buffer = vec![0; READ_BYTES_MAX].into_boxed_slice();
+        Self { socket, waiting: Waiting::default(), buffer, control: control_room(), empty_at: clock::now() }
+    }
+
+    /// Passes on packets of known addresses, until nothing is there, of which the task will be told, or there were `max`
+    /// packets, whoever sent them: then it answers that there may be more.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        pace: &Pace,
+        max: usize,
+        mut came: impl FnMut(Received<'_>),
+    ) -> bool {
+        let Self { socket, waiting, buffer, control, empty_at } = self;
+        let mut packets = 0;
+        let mut read = || {
+            let started = clock::now();
+            while packets < max {
+                let Some(more) = socket.read((&mut *buffer, &mut *control), *empty_at, &mut came) else {
                     *empty_at = started;
                     return Err(io::ErrorKind::WouldBlock.into());
+                };
+                packets += more;
+            }
+            Ok(())
+        };
+        loop {
+            match waiting.poll(cx, (&socket.io, pace), &mut read) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(Ok(()))) => return true,
+                // Empty, and known to be: what comes from now on is waited for.
+                Poll::Ready(Ok(Err(_))) => {}
+                Poll::Ready(Err(error)) => {
+                    tracing::error!(%error, "the kernel doesn't tell of what comes in");
+                    return false;
                 }
-                Err(_) => None,
-            };
-            match packet {
-                Some(packet) if self.known.has(packet.meta.addr.ip()) => {
-                    let reading = *reading.get_or_insert_with(take_reading);
-                    if self.note(&buffers[*taken], &packet, arrival(packet.stamp_ns, reading, *empty_at)) {
-                        metas[*taken] = packet.meta;
-                        *taken += 1;
-                    } else {
-                        dropped += 1;
+            }
+        }
+    }
+}
+
+impl StampedSocket {
+    /// One reading; answers how many packets it brought, and `None` if nothing is there.
+    fn read(
+        &self,
+        (buffer, control): (&mut [u8], &mut Vec<u8>),
+        empty_at: Moment,
+        came: &mut impl FnMut(Received<'_>),
+    ) -> Option<usize> {
+        let mut room = [IoSliceMut::new(buffer)];
+        let read = recvmsg::<SockaddrStorage>(self.io.as_raw_fd(), &mut room, Some(control), MsgFlags::empty());
+        let packets = match read {
+            Ok(message) => Packets::read(&message),
+            Err(Errno::EAGAIN) => return None,
+            Err(Errno::EINTR) => return Some(1),
+            Err(_) => None,
+        };
+        match packets {
+            Some(packets) if self.known.has(packets.from.ip()) => {
+                let at = arrival(packets.stamp_ns, take_reading(), empty_at);
+                let Packets { from, to, ecn, .. } = packets;
+                let each = buffer[..packets.bytes].chunks(packets.each.max(1));
+                let number = each.len();
+                for bytes in each {
+                    let nature = judge(bytes, self.ids);
+                    if nature != Nature::Ours {
+                        self.counters.add(Counted::PacketsMalformed);
+                    }
+                    if nature != Nature::Junk {
+                        came(Received { bytes, from, to, ecn, at });
                     }
                 }
-                Some(_) => {
-                    self.counters.add(Counted::PacketsFromStrangers);
-                    dropped += 1;
-                }
-                None => {
-                    self.counters.add(Counted::PacketsMalformed);
-                    dropped += 1;
-                }
+                return Some(number);
             }
+            Some(_) => self.counters.add(Counted::PacketsFromStrangers),
+            None => self.counters.add(Counted::PacketsMalformed),
         }
-        Ok(())
-    }
-
-    /// Notes when each of the packets that the kernel put together in one buffer arrived; answers whether any of them
-    /// is worth passing on. (Junk between good ones can't be taken out; QUIC will drop it.)
-    fn note(&self, buffer: &[u8], packet: &Packet, at: Moment) -> bool {
-        let content = &buffer[..packet.meta.len.min(buffer.len())];
-        let mut good = false;
-        for one in content.chunks(packet.meta.stride.max(1)) {
-            let nature = judge(one, self.ids);
-            if nature != Nature::Ours {
-                self.counters.add(Counted::PacketsMalformed);
-            }
-            good |= nature != Nature::Junk;
-            if let Some(log) = self.arrivals.log_of(one) {
-                log.lock().unwrap_or_else(PoisonError::into_inner).record(at, one.len());
-            }
-        }
-        good
+        Some(1)
     }
 }
 
@@ -199,40 +272,44 @@ fn take_reading() -> Reading {
     Reading { now: clock::now(), wall_ns: ns(wall.tv_sec).saturating_mul(1_000_000_000) + ns(wall.tv_nsec) }
 }
 
-/// What the kernel says about one buffer.
-struct Packet {
-    meta: RecvMeta,
+/// What the kernel says about one reading: a packet, or several of one sender put together.
+struct Packets {
+    from: SocketAddr,
+    to: Option<IpAddr>,
+    ecn: Option<EcnCodepoint>,
+    bytes: usize,
+    /// Bytes of each, save for the last.
+    each: usize,
     stamp_ns: Option<u64>,
 }
 
-impl Packet {
+impl Packets {
     /// `None` for what can't be told or was cut off.
     fn read(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Self> {
         if message.flags.contains(MsgFlags::MSG_TRUNC) || message.bytes == 0 {
             return None;
         }
-        let addr = socket_address(message.address.as_ref()?)?;
-        let mut meta = RecvMeta { addr, len: message.bytes, stride: message.bytes, ..RecvMeta::default() };
-        let mut stamp_ns = None;
+        let from = socket_address(message.address.as_ref()?)?;
+        let mut read = Self { from, to: None, ecn: None, bytes: message.bytes, each: message.bytes, stamp_ns: None };
         for control in message.cmsgs().ok()? {
             match control {
                 ControlMessageOwned::ScmTimestampns(stamp) => {
                     let ns = |n: i64| u64::try_from(n).unwrap_or(0);
-                    stamp_ns = Some(ns(stamp.tv_sec()).saturating_mul(1_000_000_000) + ns(stamp.tv_nsec()));
+                    read.stamp_ns = Some(ns(stamp.tv_sec()).saturating_mul(1_000_000_000) + ns(stamp.tv_nsec()));
                 }
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    meta.dst_ip = Some(IpAddr::V4(info.ipi_addr.s_addr.to_ne_bytes().into()));
+                    read.to = Some(IpAddr::V4(info.ipi_addr.s_addr.to_ne_bytes().into()));
                 }
                 ControlMessageOwned::Ipv6PacketInfo(info) => {
-                    meta.dst_ip = Some(IpAddr::V6(info.ipi6_addr.s6_addr.into()));
+                    read.to = Some(IpAddr::V6(info.ipi6_addr.s6_addr.into()));
                 }
-                ControlMessageOwned::Ipv4Tos(bits) => meta.ecn = EcnCodepoint::from_bits(bits),
-                ControlMessageOwned::Ipv6TClass(bits) => meta.ecn = EcnCodepoint::from_bits(bits as u8),
-                ControlMessageOwned::UdpGroSegments(bytes) if bytes > 0 => meta.stride = bytes as usize,
+                ControlMessageOwned::Ipv4Tos(bits) => read.ecn = EcnCodepoint::from_bits(bits),
+                ControlMessageOwned::Ipv6TClass(bits) => read.ecn = EcnCodepoint::from_bits(bits as u8),
+                ControlMessageOwned::UdpGroSegments(bytes) if bytes > 0 => read.each = bytes as usize,
                 _ => {}
             }
         }
-        Some(Self { meta, stamp_ns })
+        Some(read)
     }
 }
 
@@ -243,120 +320,51 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
 }
 
-impl AsyncUdpSocket for StampedSocket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Poller { socket: self, waiting: None })
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.udp.send((&*self.io).into(), transmit);
-        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            self.full.store(true, Ordering::Release);
-        }
-        sent
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let mut taken = 0;
-            let read = waiting.poll(cx, (&self.io, &self.pace), || self.receive(bufs, meta, &mut taken));
-            let read = ready!(read)?;
-            match read {
-                _ if taken > 0 => return Poll::Ready(Ok(taken)),
-                // Strangers only, and more of them: let others run, then go on.
-                Ok(()) => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                // Empty, and known to be: what comes from now on is waited for.
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.udp.max_gso_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.udp.gro_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.udp.may_fragment()
-    }
-}
-
-type Writable = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
-
-/// Waits until the socket takes packets again; one for each connection.
-struct Poller {
-    socket: Arc<StampedSocket>,
-    waiting: Option<Writable>,
-}
-
-impl fmt::Debug for Poller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Poller").finish_non_exhaustive()
-    }
-}
-
-impl UdpPoller for Poller {
-    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let socket = &this.socket;
-        if this.waiting.is_none() && !socket.full.load(Ordering::Acquire) {
-            return Poll::Ready(Ok(()));
-        }
-        let waiting = this.waiting.get_or_insert_with(|| {
-            let socket = Arc::clone(socket);
-            Box::pin(async move { socket.room().await })
-        });
-        let result = ready!(waiting.as_mut().poll(cx));
-        this.waiting = None;
-        Poll::Ready(result)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::pace::{Grid, Rest};
     use super::*;
     use std::time::Duration;
 
-    fn bound(known: &[IpAddr]) -> (Arc<StampedSocket>, SocketShared) {
-        let shared = SocketShared {
-            known: Arc::default(),
-            arrivals: Arc::default(),
-            counters: Arc::default(),
-            ids: key(),
-            pace: Arc::new(Pace::start().expect("a timer")),
-            buffer_bytes: 1 << 16,
-        };
-        shared.known.replace(known.iter().copied().collect());
-        let address = "127.0.0.1:0".parse().expect("address");
-        (Arc::new(StampedSocket::bind(address, shared.clone()).expect("bind")), shared)
+    struct Bound {
+        socket: Arc<StampedSocket>,
+        reader: Reader,
+        pace: Arc<Pace>,
+        counters: Arc<Counters>,
     }
 
-    /// The one packet that is there, or comes. With room for another, so that the socket is known to be empty afterwards.
-    async fn next(socket: &StampedSocket) -> (Vec<u8>, RecvMeta) {
-        let mut storage = [[0_u8; 4096]; 2];
-        let mut metas = [RecvMeta::default(); 2];
-        let mut bufs = storage.each_mut().map(|buffer| IoSliceMut::new(buffer));
-        let taken = std::future::poll_fn(|cx| socket.poll_recv(cx, &mut bufs, &mut metas)).await.expect("receive");
-        assert_eq!(taken, 1);
-        (storage[0][..metas[0].len].to_vec(), metas[0])
+    fn shared(known: &[IpAddr]) -> SocketShared {
+        let (counters, known_addresses) = (Arc::default(), Arc::<KnownAddresses>::default());
+        known_addresses.replace(known.iter().copied().collect());
+        SocketShared { known: known_addresses, counters, ids: key(), buffer_bytes: 1 << 16 }
+    }
+
+    fn bound(known: &[IpAddr]) -> Bound {
+        let shared = shared(known);
+        let (counters, pace) = (Arc::clone(&shared.counters), Arc::new(Pace::start().expect("a timer")));
+        let socket = StampedSocket::bind("127.0.0.1:0".parse().expect("address"), shared).expect("bind");
+        let socket = Arc::new(socket);
+        Bound { reader: Reader::new(Arc::clone(&socket)), socket, pace, counters }
+    }
+
+    impl Bound {
+        fn address(&self) -> SocketAddr {
+            self.socket.local_address().expect("address")
+        }
+
+        /// The one packet that is there, or comes. The socket is known to be empty afterwards.
+        async fn next(&mut self) -> (Vec<u8>, SocketAddr, Moment) {
+            let mut came = Vec::new();
+            std::future::poll_fn(|cx| {
+                let each = |packet: Received<'_>| came.push((packet.bytes.to_vec(), packet.from, packet.at));
+                let is_more = self.reader.poll(cx, &self.pace, 100, each);
+                assert!(!is_more, "a hundred packets");
+                if came.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            assert_eq!(came.len(), 1);
+            came.remove(0)
+        }
     }
 
     fn key() -> IdKey {
@@ -369,21 +377,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_packet_counts_from_when_the_kernel_had_it_and_not_from_when_it_was_read() {
-        let (socket, shared) = bound(&["127.0.0.1".parse().expect("address")]);
-        let followed = shared.arrivals.follow(Some(key().make([7; 4])));
+        let mut bound = bound(&["127.0.0.1".parse().expect("address")]);
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
         // The kernel switches stamping on a little after the socket asked for it; until then reading is the stamp.
         let stall = Duration::from_millis(60);
         let limit = clock::now().plus(Duration::from_secs(60));
         loop {
             let sent = clock::now();
-            sender.send_to(&beat(1), socket.local_addr().expect("address")).expect("send");
+            sender.send_to(&beat(1), bound.address()).expect("send");
             let wake = sent.plus(stall);
             while !clock::now().both_reached(wake) {
                 std::thread::yield_now();
             }
-            next(&socket).await;
-            let arrived = followed.take(&[20], clock::now())[0];
+            let arrived = bound.next().await.2;
             assert!(arrived >= sent.minus(Duration::from_millis(1)), "{arrived:?} before {sent:?}");
             if arrived.held_since(sent) < stall / 2 {
                 break;
@@ -394,8 +400,8 @@ mod tests {
 
     #[tokio::test]
     async fn packets_of_strangers_are_dropped_unread_and_counted() {
-        let (socket, shared) = bound(&["127.0.0.2".parse().expect("address")]);
-        let to = socket.local_addr().expect("address");
+        let mut bound = bound(&["127.0.0.2".parse().expect("address")]);
+        let to = bound.address();
         let stranger = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
         let friend = std::net::UdpSocket::bind("127.0.0.2:0").expect("bind");
         for _ in 0..50 {
@@ -403,29 +409,25 @@ mod tests {
         }
         friend.send_to(b"good evening", to).expect("send");
         friend.send_to(&beat(2), to).expect("send");
-        let (content, meta) = next(&socket).await;
-        assert_eq!((content, meta.addr), (beat(2), friend.local_addr().expect("address")));
+        let (content, from, _) = bound.next().await;
+        assert_eq!((content, from), (beat(2), friend.local_addr().expect("address")));
         let mut report = Vec::new();
-        shared.counters.report(None, crate::driver::transport::Path(0), &mut report);
+        bound.counters.report(None, crate::driver::transport::Path(0), &mut report);
         let seen: Vec<_> = report.iter().map(|c| (c.what, c.count)).collect();
         assert_eq!(seen, [(Counted::PacketsFromStrangers, 50), (Counted::PacketsMalformed, 1)]);
     }
 
     #[tokio::test]
     async fn room_for_sending_is_seen_though_nobody_watches_for_it() {
-        let socket = bound(&["127.0.0.1".parse().expect("address")]).0;
-        let mut poller = Arc::clone(&socket).create_io_poller();
-        for full in [false, true, true] {
-            socket.full.store(full, Ordering::Release);
-            let room = std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx));
-            let room = tokio::time::timeout(Duration::from_secs(60), room).await;
+        let mut bound = bound(&["127.0.0.1".parse().expect("address")]);
+        for _ in 0..2 {
+            let room = tokio::time::timeout(Duration::from_secs(60), Arc::clone(&bound.socket).room()).await;
             room.expect("the kernel has room").expect("and says so");
-            assert!(!socket.full.load(Ordering::Acquire));
         }
         // It was watched for under another number: what comes in is still seen.
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
-        sender.send_to(&beat(1), socket.local_addr().expect("address")).expect("send");
-        assert_eq!(next(&socket).await.0, beat(1));
+        sender.send_to(&beat(1), bound.address()).expect("send");
+        assert_eq!(bound.next().await.0, beat(1));
     }
 
     fn rest(every: Duration) -> Rest {
@@ -434,19 +436,19 @@ mod tests {
 
     /// How long a packet lies before it is read, with packets let gather for `gather`.
     async fn lay_for(gather: Option<Duration>, is_streaming: bool) -> Duration {
-        let (socket, shared) = bound(&["127.0.0.1".parse().expect("address")]);
-        let _stream = is_streaming.then(|| shared.pace.stream());
-        shared.pace.set(gather.map(rest));
+        let mut bound = bound(&["127.0.0.1".parse().expect("address")]);
+        let _stream = is_streaming.then(|| bound.pace.stream());
+        bound.pace.set(gather.map(rest));
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
-        let (to, rounds) = (socket.local_addr().expect("address"), 5);
+        let (to, rounds) = (bound.address(), 5);
         sender.send_to(&beat(0), to).expect("send");
-        next(&socket).await;
+        bound.next().await;
         let mut shortest = Duration::MAX;
         for mark in 1..=rounds {
             // Whether it came before or after the socket was looked at again, it is read.
             let sent = clock::now();
             sender.send_to(&beat(mark), to).expect("send");
-            assert_eq!(next(&socket).await.0, beat(mark));
+            assert_eq!(bound.next().await.0, beat(mark));
             shortest = shortest.min(clock::now().held_since(sent));
         }
         shortest
@@ -463,19 +465,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_gathers_is_read_at_once_from_when_something_waits_for_it() {
-        let (socket, shared) = bound(&["127.0.0.1".parse().expect("address")]);
+        let mut bound = bound(&["127.0.0.1".parse().expect("address")]);
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
         for (mark, gather) in [(1, None), (2, Some(20)), (3, None), (4, Some(20)), (5, None)] {
-            shared.pace.set(gather.map(|ms| rest(Duration::from_millis(ms))));
-            sender.send_to(&beat(mark), socket.local_addr().expect("address")).expect("send");
-            assert_eq!(next(&socket).await.0, beat(mark));
+            bound.pace.set(gather.map(|ms| rest(Duration::from_millis(ms))));
+            sender.send_to(&beat(mark), bound.address()).expect("send");
+            assert_eq!(bound.next().await.0, beat(mark));
         }
     }
 
     #[tokio::test]
     async fn an_address_that_is_not_there_yet_is_bound_all_the_same() {
-        let shared = bound(&[]).1;
         let absent = "192.0.2.77:0".parse().expect("address");
-        StampedSocket::bind(absent, shared).expect("bind an address of no interface");
+        StampedSocket::bind(absent, shared(&[])).expect("bind an address of no interface");
     }
 }

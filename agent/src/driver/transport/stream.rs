@@ -1,6 +1,6 @@
 //! A stream of bytes in both directions, beside the messages: for what is long (logs, snapshots, a resync).
 
-use quinn::{RecvStream, SendStream};
+use super::drive::{RecvStream, SendStream};
 use quorum::id::HostName;
 use std::io;
 use std::pin::Pin;

@@ -13,12 +13,14 @@
 //! working host because somebody forgot to renew would cause the outage that this agent exists to prevent; expiry is
 //! an alert, and it stops every new connection.
 
+use super::drive::Connection;
 use super::event::{CloseCode, Refusal};
 use super::quic::{self, Kind};
 use super::{TransportConfig, TransportError};
 use crate::pki::PkiError;
 use crate::pki::files::Material;
 use crate::pki::identity::{self, Identity};
+use quinn_proto::{ClientConfig, ServerConfig};
 use quorum::id::{ClusterName, HostName};
 use quorum::moment::Moment;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -37,8 +39,8 @@ pub(super) struct Trust {
     /// Counts the configurations of this process.
     pub(super) generation: u64,
     verifier: Arc<dyn ClientCertVerifier>,
-    servers: [Arc<quinn::ServerConfig>; 2],
-    clients: [quinn::ClientConfig; 2],
+    servers: [Arc<ServerConfig>; 2],
+    clients: [ClientConfig; 2],
     own: OwnCertificate,
     /// What ties stateless resets to this host's key, so that a restarted agent is recognised.
     reset_seed: [u8; 32],
@@ -80,11 +82,11 @@ impl Trust {
         })
     }
 
-    pub(super) fn server(&self, kind: Kind) -> Arc<quinn::ServerConfig> {
+    pub(super) fn server(&self, kind: Kind) -> Arc<ServerConfig> {
         Arc::clone(&self.servers[kind as usize])
     }
 
-    pub(super) fn client(&self, kind: Kind) -> quinn::ClientConfig {
+    pub(super) fn client(&self, kind: Kind) -> ClientConfig {
         self.clients[kind as usize].clone()
     }
 
@@ -100,7 +102,7 @@ impl Trust {
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn judge_again(&self, connection: &quinn::Connection) -> Result<(), Refusal> {
+    pub(super) fn judge_again(&self, connection: &Connection) -> Result<(), Refusal> {
         let chain = certificates(connection).ok_or(Refusal::NoCertificate)?;
         let (leaf, rest) = chain.split_first().ok_or(Refusal::NoCertificate)?;
         let now = within_validity(leaf, UnixTime::now());
@@ -230,20 +232,20 @@ impl ServerCertVerifier for SameForServers {
     }
 }
 
-fn certificates(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
+fn certificates(connection: &Connection) -> Option<Vec<CertificateDer<'static>>> {
     connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
 }
 
 /// The name of the protocol that both ends agreed upon.
-pub(super) fn protocol(connection: &quinn::Connection) -> Option<Vec<u8>> {
-    connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?.protocol
+pub(super) fn protocol(connection: &Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<quinn_proto::crypto::rustls::HandshakeData>().ok()?.protocol
 }
 
 /// Whom the verified certificate at the other end names.
 ///
 /// # Errors
 /// With the code that tells the other end why it is refused.
-pub(super) fn identify(connection: &quinn::Connection, cluster: &ClusterName) -> Result<HostName, CloseCode> {
+pub(super) fn identify(connection: &Connection, cluster: &ClusterName) -> Result<HostName, CloseCode> {
     let chain = certificates(connection).ok_or(CloseCode::NotAHost)?;
     let leaf = chain.first().ok_or(CloseCode::NotAHost)?;
     match identity::from_certificate(leaf) {

@@ -1,8 +1,8 @@
 //! What the kernel has received, on its way to an engine that shares the transport's thread.
 //!
-//! A packet goes through three tasks before its datagram is an event: the socket's, its connection's, and the reader of
-//! that connection. When a host that was stopped goes on, its timers run out at the same instant as its socket becomes
-//! readable; an engine that looked at the clock first would take its own pause for its peers' silence.
+//! A packet goes through the task of its socket, and at times another one, before what it carries is an event. When a host
+//! that was stopped goes on, its timers run out at the same instant as its socket becomes readable; an engine that looked at
+//! the clock first would take its own pause for its peers' silence.
 
 use super::TransportEvent;
 use tokio::sync::mpsc;
