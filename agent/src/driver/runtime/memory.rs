@@ -14,8 +14,8 @@ const EVERY: Duration = Duration::from_secs(60);
 #[cfg(target_env = "gnu")]
 const WORTH_BYTES: usize = 8 << 20;
 
-/// Blocks of so many bytes have pages of their own. The two that QUIC has for each connection are a little larger (6,690 and
-/// 6,850 bytes, quinn 0.11); a page of the store, which comes and goes with each commit, is smaller.
+/// Blocks of so many bytes have pages of their own. The one that QUIC has for each connection is a little larger (6,448 bytes,
+/// quinn-proto 0.11); a page of the store, which comes and goes with each commit, is smaller.
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_BYTES: libc::c_int = 6_000;
 

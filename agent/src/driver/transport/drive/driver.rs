@@ -43,7 +43,6 @@ pub(super) struct Driver {
 struct Sender {
     socket: Arc<StampedSocket>,
     content: Vec<u8>,
-    segments: usize,
     /// The kernel had no room for `content`. Whatever else there is to send waits.
     blocked: Option<Transmit>,
     room: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
@@ -64,8 +63,7 @@ impl Driver {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let (reader, alarm) = (Reader::new(Arc::clone(&shared.socket)), shared.pace.alarm(Instant::now() + LONG));
         let socket = Arc::clone(&shared.socket);
-        let segments = socket.segments_max().clamp(1, SEGMENTS_MAX);
-        let sender = Sender { socket, content: Vec::new(), segments, blocked: None, room: None };
+        let sender = Sender { socket, content: Vec::new(), blocked: None, room: None };
         Self { shared, reader, alarm, sender, unsent: VecDeque::new() }
     }
 
@@ -237,10 +235,12 @@ impl Sender {
         if self.blocked.is_some() {
             return Sent::Blocked;
         }
+        // Fewer from when an interface has turned out not to take several as one.
+        let segments = self.socket.segments_max().clamp(1, SEGMENTS_MAX);
         let mut packets = 0;
         while packets < SENT_IN_A_ROW_MAX {
             self.content.clear();
-            let Some(transmit) = state.quic.poll_transmit(now, self.segments, &mut self.content) else {
+            let Some(transmit) = state.quic.poll_transmit(now, segments, &mut self.content) else {
                 return Sent::All;
             };
             packets += transmit.segment_size.map_or(1, |size| transmit.size.div_ceil(size.max(1)));

@@ -316,6 +316,10 @@ impl Attempt {
     ) -> Result<Connection, ConnectionError> {
         let Some(incoming) = self.incoming.take() else { return Err(ConnectionError::LocallyClosed) };
         let mut core = self.shared.core();
+        if core.is_closed {
+            core.quic.ignore(incoming);
+            return Err(ConnectionError::LocallyClosed);
+        }
         let mut content = Vec::new();
         match core.quic.accept(incoming, Instant::now(), &mut content, Some(config)) {
             Ok(connection) => Ok(self.shared.keep(&mut core, connection, is_for_beats)),

@@ -257,7 +257,12 @@ async fn an_attempt_that_nobody_takes_is_forgotten() {
 async fn a_closed_endpoint_tells_its_peers_and_takes_no_more() {
     let pair = Pair::new();
     let [calling, called] = pair.connect(Kind::Beat).await;
+    let to = pair.ends[0].local_address().expect("an address");
+    let _calls_back = pair.ends[1].connect(pair.trust.client(Kind::Beat), (to, SERVER_NAME), true).expect("called");
+    let too_late = in_time(pair.ends[0].attempt()).await.expect("somebody calls");
     pair.ends[0].close(VarInt::from_u32(7));
+    let refused = too_late.accept(pair.trust.server(Kind::Beat), true);
+    assert_eq!(refused.err(), Some(ConnectionError::LocallyClosed));
     let reason = in_time(called.closed()).await;
     assert!(matches!(&reason, ConnectionError::ApplicationClosed(close) if close.error_code == VarInt::from_u32(7)));
     assert_eq!(in_time(calling.closed()).await, ConnectionError::LocallyClosed);
