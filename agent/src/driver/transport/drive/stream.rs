@@ -256,13 +256,10 @@ fn next_chunk(
 
 impl Drop for RecvStream {
     fn drop(&mut self) {
-        if self.has_ended {
-            return;
-        }
-        let id = self.id;
+        let (id, has_ended) = (self.id, self.has_ended);
         self.connection.inner().change(|state| {
             state.leave(What::Readable(id));
-            if state.error().is_none() {
+            if !has_ended && state.error().is_none() {
                 // Fails only if it has ended already.
                 let _ended_already = state.quic.recv_stream(id).stop(VarInt::from_u32(0));
             }
