@@ -57,6 +57,9 @@ pub enum Counted {
     /// Packets from known addresses that aren't of this protocol, or for connections of long ago; a restarted peer's
     /// resets are among them.
     PacketsMalformed,
+    /// Packets that the kernel dropped because this agent hadn't read those before them: it got no processor for long,
+    /// or too many came at once. Counted with the next packet that is read.
+    PacketsUnread,
     /// Connection attempts ignored because there were too many.
     AttemptsIgnored,
     /// Connection attempts asked to prove their address.
@@ -67,7 +70,7 @@ pub enum Counted {
     RefusedByThem(Refusal),
 }
 
-const PLAIN: [Counted; 24] = [
+const PLAIN: [Counted; 25] = [
     Counted::DatagramsSent,
     Counted::DatagramsReceived,
     Counted::DatagramsDroppedReceiving,
@@ -90,6 +93,7 @@ const PLAIN: [Counted; 24] = [
     Counted::Undecodable,
     Counted::PacketsFromStrangers,
     Counted::PacketsMalformed,
+    Counted::PacketsUnread,
     Counted::AttemptsIgnored,
     Counted::AttemptsRetried,
 ];
