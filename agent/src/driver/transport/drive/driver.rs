@@ -178,6 +178,9 @@ impl Driver {
             let Some(inner) = shared.to_do.next() else { break };
             self.drive(&mut core, &inner, now);
         }
+        // Whoever was refused just now waits for room from now on.
+        self.look_for_room(&mut core, cx);
+        debug_assert!(self.sender.will_be_told(), "only a timer or a packet would have it try again");
         self.alarm.reset(core.timers.first().map_or_else(|| now + LONG, |&(at, _)| at));
         let rings = Pin::new(&mut self.alarm).poll(cx).is_ready();
         is_more || rings
@@ -250,6 +253,11 @@ impl Sender {
             }
         }
         Sent::Some
+    }
+
+    /// Whether there is nothing to wait for, or the kernel was asked to tell of it.
+    fn will_be_told(&self) -> bool {
+        self.blocked.is_none() || self.room.is_some()
     }
 
     /// Whether the kernel takes packets. Asks it again as soon as it has room for the one that it didn't take.

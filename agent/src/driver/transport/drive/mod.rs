@@ -27,6 +27,8 @@ mod stream;
 mod waiters;
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod tests;
 
 pub(super) use connection::Connection;

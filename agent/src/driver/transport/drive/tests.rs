@@ -21,18 +21,18 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Longer than anything takes on the most loaded machine; only a failure waits so long.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Two endpoints on loopback that trust each other.
-struct Pair {
+pub(super) struct Pair {
     _base: TempDir,
-    trust: Trust,
-    ends: [Endpoint; 2],
+    pub(super) trust: Trust,
+    pub(super) ends: [Endpoint; 2],
 }
 
 impl Pair {
     /// Must be called within a tokio runtime.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let base = tempfile::tempdir().expect("a folder");
         let cluster = ClusterName::new("tests").expect("a name");
         let validity = || Validity::from_now(Duration::from_secs(86_400));
@@ -50,7 +50,10 @@ impl Pair {
     }
 
     fn call(&self, kind: Kind) -> Connection {
-        let to = self.ends[1].local_address().expect("an address");
+        self.call_at(self.ends[1].local_address().expect("an address"), kind)
+    }
+
+    pub(super) fn call_at(&self, to: SocketAddr, kind: Kind) -> Connection {
         self.ends[0].connect(self.trust.client(kind), (to, SERVER_NAME), kind == Kind::Beat).expect("called")
     }
 
@@ -79,12 +82,12 @@ fn end(trust: &Trust) -> Endpoint {
     Endpoint::start(socket, config, Arc::new(Pace::start().expect("a timer")))
 }
 
-async fn in_time<T>(what: impl Future<Output = T>) -> T {
+pub(super) async fn in_time<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, what).await.expect("in time")
 }
 
 /// Gives everything else its turn until `holds`.
-async fn until(mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(mut holds: impl FnMut() -> bool) {
     in_time(async {
         while !holds() {
             tokio::task::yield_now().await;
