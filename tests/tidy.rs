@@ -90,7 +90,8 @@ fn function_size(source: &Source) -> Vec<String> {
     for (start, line) in lines.iter().enumerate() {
         let code = line.trim_start();
         let starts = ["fn ", "pub fn ", "pub(super) fn ", "pub(crate) fn ", "async fn ", "pub async fn ", "const fn "];
-        if !starts.iter().any(|prefix| code.starts_with(prefix)) || line.trim_end().ends_with(';') {
+        let ends = [";", "{}"].iter().any(|end| line.trim_end().ends_with(end));
+        if !starts.iter().any(|prefix| code.starts_with(prefix)) || ends {
             continue;
         }
         let closing = format!("{}}}", " ".repeat(line.len() - code.len()));
@@ -299,6 +300,8 @@ fn each_rule_can_fail() {
     assert_eq!(file_size(&source("a.rs", &"x\n".repeat(801))).len(), 1);
     let long = format!("fn f() {{\n{}}}\n", "    x();\n".repeat(70));
     assert_eq!(function_size(&source("a.rs", &long)).len(), 1);
+    let short = long.replace("fn f() {", "fn f() {}\n{");
+    assert_eq!(function_size(&source("a.rs", &short)).len(), 0);
     assert_eq!(parameters(&source("a.rs", "fn f(a: A, b: B<C, D>, c: C, d: D, e: E) {}")).len(), 1);
     assert_eq!(parameters(&source("a.rs", "fn f(&self, a: A, b: fn(X) -> Y, c: C, d: D) {}")).len(), 0);
     let foreign = "// Five: the trait's signature.\nfn f(a: A, b: B, c: C, d: D, e: E) {}";
