@@ -58,7 +58,7 @@ pub enum Counted {
     /// resets are among them.
     PacketsMalformed,
     /// Packets that the kernel dropped because this agent hadn't read those before them: it got no processor for long,
-    /// or too many came at once. Counted with the next packet that is read.
+    /// or too many came at once. Counted with the next packet that is read; the kernel counts damaged ones among them.
     PacketsUnread,
     /// Connection attempts ignored because there were too many.
     AttemptsIgnored,
