@@ -73,6 +73,7 @@ impl Refusals {
         let mut file = OpenOptions::new().create(true).append(true).open(&self.before)?;
         file.write_all(&logged)?;
         file.sync_all()?;
+        super::record::sync_folder(&self.before)?;
         fs::remove_file(&self.log)
     }
 
