@@ -18,6 +18,8 @@ const QUIET_NS: u64 = 3 * BEAT_NS;
 const DELAY_NS: u64 = 20_000_000;
 /// How often an open suspicion is looked at again, for lazy declaration.
 const LOOK_NS: u64 = 50_000_000;
+/// So many of a host's last beats are remembered: more than are sent while one is on its way.
+const LEFT_MAX: usize = 64;
 /// Standard deviations of the normal distribution at which φ reaches 8.
 const PHI_8_SIGMA: f64 = 5.61;
 
@@ -37,11 +39,17 @@ pub struct Counts {
 pub struct Declared {
     all: u64,
     unexplained: u64,
+    /// Of the unexplained ones, those of a host that had really sent nothing for as long: its agent stood still.
+    stalled: u64,
 }
 
 impl Declared {
     fn plus(self, other: Self) -> Self {
-        Self { all: self.all + other.all, unexplained: self.unexplained + other.unexplained }
+        Self {
+            all: self.all + other.all,
+            unexplained: self.unexplained + other.unexplained,
+            stalled: self.stalled + other.stalled,
+        }
     }
 }
 
@@ -66,7 +74,8 @@ impl Counts {
             DETECTION.as_millis(),
             self.beats as f64 / 1e6
         );
-        let _ = writeln!(text, "{:<58}{:>10}{:>22}", "declarations", "all", "false (no blackout)");
+        let columns = ("all", "false (no blackout)", "of an agent that stood still");
+        let _ = writeln!(text, "{:<58}{:>10}{:>22}{:>32}", "declarations", columns.0, columns.1, columns.2);
         let rows = [
             ("product, eager, whole site", self.site[0]),
             ("product, lazy (lease-only), whole site", self.site[1]),
@@ -76,7 +85,8 @@ impl Counts {
             ("fixed timeout of T_D, both observers", self.fixed),
         ];
         for (name, declared) in rows {
-            let _ = writeln!(text, "{name:<58}{:>10}{:>22}", declared.all, declared.unexplained);
+            let Declared { all, unexplained, stalled } = declared;
+            let _ = writeln!(text, "{name:<58}{all:>10}{unexplained:>22}{stalled:>32}");
         }
         let _ = writeln!(text, "suspicions of the whole site at one observer only: {}", self.one_observer);
         text
@@ -138,6 +148,8 @@ pub struct Judges {
     looked_ns: u64,
     lease_wait: Duration,
     health: Health,
+    /// When each host last sent, whatever became of it: what no judge can know.
+    left: [VecDeque<u64>; HOSTS],
 }
 
 impl Judges {
@@ -164,7 +176,17 @@ impl Judges {
             looked_ns: 0,
             lease_wait: timing.voter_wait(),
             health: Health::new(beat),
+            left: Default::default(),
         }
+    }
+
+    /// A host sends a beat, which need not arrive.
+    pub fn left(&mut self, host: usize, at: u64) {
+        let left = &mut self.left[host];
+        if left.len() == LEFT_MAX {
+            left.pop_front();
+        }
+        left.push_back(at);
     }
 
     /// A beat arrived; everything between the last arrival and this one is judged first.
@@ -234,15 +256,28 @@ impl Judges {
     }
 
     fn count(&mut self, nth: usize, fresh: &[HostName], at: u64) {
-        let explained = self.blackout(at) >= DETECTION - Duration::from_nanos(BEAT_NS);
-        let declared = Declared { all: 1, unexplained: u64::from(!explained) };
+        let least = DETECTION - Duration::from_nanos(BEAT_NS);
+        let explained = self.blackout(at) >= least;
+        let counted = |stood_still: bool| {
+            let stalled = u64::from(!explained && stood_still);
+            Declared { all: 1, unexplained: u64::from(!explained), stalled }
+        };
+        let quiet = |host: &HostName| self.hosts.iter().position(|of| of == host).map(|host| self.quiet(host, at));
+        let stood_still = |host: &HostName| quiet(host).is_some_and(|quiet| quiet >= least);
         if fresh.len() == HOSTS {
+            let declared = counted(fresh.iter().all(stood_still));
             self.counts.site[nth] = self.counts.site[nth].plus(declared);
         } else {
-            for _ in fresh {
-                self.counts.host[nth] = self.counts.host[nth].plus(declared);
-            }
+            let declared: Vec<_> = fresh.iter().map(|host| counted(stood_still(host))).collect();
+            self.counts.host[nth] = declared.into_iter().fold(self.counts.host[nth], Declared::plus);
         }
+    }
+
+    /// For how long a host has sent nothing, as far as somebody one way off can know.
+    fn quiet(&self, host: usize, at: u64) -> Duration {
+        let known = at.saturating_sub(DELAY_NS);
+        let last = self.left[host].iter().rev().find(|left| **left <= known).copied().unwrap_or_default();
+        Duration::from_nanos(known - last)
     }
 
     /// For how long nothing that any host of the site sent has arrived anywhere, by the time of sending.
@@ -309,7 +344,7 @@ impl Judges {
             self.observers[observer].spans[nth] = (begin, at);
             if met {
                 let explained = self.blackout(both_from) >= DETECTION - Duration::from_nanos(BEAT_NS);
-                let declared = Declared { all: 1, unexplained: u64::from(!explained) };
+                let declared = Declared { all: 1, unexplained: u64::from(!explained), stalled: 0 };
                 let of = if nth == 0 { &mut self.counts.phi } else { &mut self.counts.fixed };
                 *of = of.plus(declared);
             }

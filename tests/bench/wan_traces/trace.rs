@@ -171,7 +171,9 @@ impl Trace {
             }
             for host in 0..HOSTS {
                 // Hosts of a site beat one after the other, not at once.
-                self.send(host, number, slot + BEAT_NS * host as u64 / HOSTS as u64);
+                if let Some(left) = self.send(host, number, slot + BEAT_NS * host as u64 / HOSTS as u64) {
+                    judges.left(host, left);
+                }
             }
             while self.flying.peek().is_some_and(|Reverse((at, ..))| *at <= slot) {
                 let Some(Reverse((at, observer, host, number, sent))) = self.flying.pop() else { break };
@@ -181,13 +183,14 @@ impl Trace {
         }
     }
 
-    fn send(&mut self, host: usize, number: u64, due_ns: u64) {
+    /// Answers when it leaves the host, if it does.
+    fn send(&mut self, host: usize, number: u64, due_ns: u64) -> Option<u64> {
         let chance = &mut self.chance;
         let due = due_ns as f64;
         let stalled = self.stalls[host].is_on(chance, due);
         // A stalled agent skips the beats that it missed and sends one as soon as it runs again.
         if stalled && self.stalls[host].until > due + BEAT_NS as f64 {
-            return;
+            return None;
         }
         let sent = if stalled { self.stalls[host].until } else { due };
         let lost_at_access = self.access.loses(chance, sent);
@@ -206,5 +209,6 @@ impl Trace {
                 self.flying.push(Reverse(((sent + delay) as u64, observer, host, number, sent as u64)));
             }
         }
+        Some(sent as u64)
     }
 }
