@@ -25,6 +25,8 @@ VOTERS = list(spec.HOSTS)
 #: The issue's words for an idle host agent: share of a core in percent, resident megabytes.
 GOALS = {"host": (0.5, 15.0)}
 SETTLE_S = 20.0
+#: How often the lab's wire looks for what was sent.
+GATHER_MS = 5.0
 
 
 class NotTaken(Exception):
@@ -156,10 +158,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--windows", type=int, default=10)
+    parser.add_argument("--gather", type=float, default=GATHER_MS, metavar="MS")
     parser.add_argument("--prefix", default="idle")
     parser.add_argument("--folder", default=f"{os.path.dirname(net.TESTS)}/target/idle")
     options = parser.parse_args()
-    lab = spec.Options(hosts=HOSTS, voters=VOTERS, with_group=False)
+    lab = spec.Options(hosts=HOSTS, voters=VOTERS, with_group=False, own_machines=True, gather_ms=options.gather)
     with Cluster(options.prefix, options.folder, lab) as cluster:
         lines, loads = measure(cluster, options)
     span = options.seconds / options.windows

@@ -60,10 +60,10 @@ class Cluster:
         self.prefix, self.folder = prefix, os.path.abspath(folder)
         self.options = options or spec.Options()
         self.record = record or (lambda **_: None)
-        self.net = net.Net(prefix)
         self.binary = binary()
         self.hosts = self.options.hosts
         self.addresses = self._addresses()
+        self.net = net.Net(prefix, self._machines(), self.options.gather_ms)
         self.chassis = {h: self._chassis(h) for h in self.hosts}
         self.disks = {h: f"{self.folder}/hosts/{h}/root.raw" for h in self.hosts}
         self.observer = f"{procs.ROOT}/{prefix}/observer.sock"
@@ -77,6 +77,15 @@ class Cluster:
             found[host] = net.address(site) if n == 0 else f"10.77.0.{net.NUMBERS[site] + 10 * n}"
         return found
 
+    def _machines(self):
+        """{host: (site, address)} of those that have a namespace of their own."""
+        if not self.options.own_machines:
+            return {}
+        return {h: (site, self.addresses[h]) for h, site in self.hosts.items() if self.addresses[h] != net.address(site)}
+
+    def _netns(self, host):
+        return self.net.netns(host if host in self.net.machines else self.hosts[host])
+
     def _chassis(self, host):
         lasting, run = f"{self.folder}/hosts/{host}", f"{procs.ROOT}/{self.prefix}/{host}"
         folders = {
@@ -84,7 +93,7 @@ class Cluster:
             "keeper": f"{run}/keeper", "boot": f"{lasting}/boot.toml", "console": f"{lasting}/console.log",
             "address": self.addresses,
         }  # fmt: skip
-        box = chassis.Chassis(self.prefix, host, self.net.netns(self.hosts[host]), folders, self.binary)
+        box = chassis.Chassis(self.prefix, host, self._netns(host), folders, self.binary)
         folders["slice"] = f"{cgroups()}/{box.slice()}"
         return box
 
@@ -122,7 +131,7 @@ class Cluster:
 
     def _second_addresses(self):
         for host, address in self.addresses.items():
-            if address != net.address(self.hosts[host]):
+            if address != net.address(self.hosts[host]) and host not in self.net.machines:
                 ns = self.net.netns(self.hosts[host])
                 subprocess.run(["ip", "-n", ns, "addr", "add", f"{address}/24", "dev", "wan0"], check=True)
 

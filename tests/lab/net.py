@@ -3,6 +3,8 @@
     PREFIX-tokyo, PREFIX-osaka, PREFIX-nagoya, PREFIX-client     the sites and the client
     PREFIX-wan                                                   the cables' other ends and the emulator (`wan`)
 
+    PREFIX-HOST                                                  a host that is a machine of its own (`machines`)
+
 Two networks: `wan` (interface wan0, 10.77.0.N) carries what agents say to each other; `seg` (bridge br-seg with cable
 seg0, 10.78.0.N) is the layer-2 segment on which guests keep their address; the client is on `seg` only. Several labs
 run side by side under different prefixes. `up` first clears what an earlier, crashed lab of the same prefix left.
@@ -28,6 +30,8 @@ NUMBERS = {"tokyo": 1, "osaka": 2, "nagoya": 3, "client": 100}
 NETS = ("wan", "seg")
 #: One way, between any two sites; twice this is the round trip. The client sits nearer to the segment.
 DELAY_MS, CLIENT_DELAY_MS = 20.0, 2.0
+#: One way, between machines of a site.
+SITE_DELAY_MS = 0.1
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -55,16 +59,20 @@ def _batch(netns, lines):
 
 
 class Net:
-    """One lab's networks. All methods but `up` and `down` need it to be up."""
+    """One lab's networks. All methods but `up` and `down` need it to be up.
 
-    def __init__(self, prefix):
+    Hosts of a site share its namespace, and what they say to each other never leaves it; those in `machines` (host: site and
+    address on `wan`) have their own, on a cable of their own. `gather_ms`: see `wan`.
+    """
+
+    def __init__(self, prefix, machines=None, gather_ms=0.0):
         if not re.fullmatch(r"[a-z][a-z0-9]{0,7}", prefix):
             raise NetError(f"prefix {prefix!r}: 1 to 8 lower-case letters and digits, a letter first")
-        self.prefix = prefix
+        self.prefix, self.machines, self.gather_ms = prefix, dict(machines or {}), gather_ms
         self.control = f"{procs.ROOT}/{prefix}/wan.sock"
 
     def netns(self, site):
-        """The namespace of a site, of `client` or of `wan`."""
+        """The namespace of a site, of a machine, of `client` or of `wan`."""
         return f"{self.prefix}-{site}"
 
     def up(self, seed=1):
@@ -80,7 +88,12 @@ class Net:
             for net in NETS if site != CLIENT else ("seg",):
                 self._cable(site, net)
                 cables[net].append(f"{net}-{site}:{site}")
+        for host in self.machines:
+            _run(["ip", "netns", "add", self.netns(host)])
+            self._cable(host, "wan")
+            cables["wan"].append(f"wan-{host}:{host}")
         argv = [sys.executable, "-m", "lab.wan", "--control", self.control, "--seed", str(seed)]
+        argv += ["--gather", str(self.gather_ms)]
         argv += [f"{net}={','.join(ports)}" for net, ports in cables.items()]
         env = {**os.environ, "PYTHONPATH": TESTS, "PYTHONDONTWRITEBYTECODE": "1"}
         log = f"{procs.ROOT}/{self.prefix}/wan.log"
@@ -92,7 +105,8 @@ class Net:
         ns, port, end = self.netns(site), f"{net}-{site}", f"{net}0"
         _batch(self.netns("wan"), [f"link add {port} type veth peer name {end} netns {ns}", f"link set {port} up"])
         if site == CLIENT or net == "wan":
-            lines = [f"link set {end} up", f"addr add {address(site, net)}/24 brd + dev {end}"]
+            own = self.machines[site][1] if site in self.machines else address(site, net)
+            lines = [f"link set {end} up", f"addr add {own}/24 brd + dev {end}"]
         else:
             lines = ["link add br-seg type bridge stp_state 0 forward_delay 0", f"link set {end} master br-seg up"]
             lines += ["link set br-seg up", f"addr add {address(site, net)}/24 brd + dev br-seg"]
@@ -115,8 +129,8 @@ class Net:
 
     def down(self):
         """Ends every process inside the namespaces and the recorded ones, and removes the namespaces. Idempotent."""
-        names = [self.netns(s) for s in ("wan", *SITES, CLIENT)]
-        there = [n for n in names if os.path.exists(f"/run/netns/{n}")]
+        known = os.listdir("/run/netns") if os.path.isdir("/run/netns") else []
+        there = [name for name in known if name.startswith(f"{self.prefix}-")]
         procs.end_all(self.prefix)
         for name in there:
             pids = [int(p) for p in _run(["ip", "netns", "pids", name], check=False).split()]
@@ -143,19 +157,20 @@ class Net:
             raise NetError(answer["error"])
         return answer
 
+    def _ends(self, site, net):
+        """The cables of a site in a network."""
+        machines = [host for host, (at, _) in self.machines.items() if at == site and net == "wan"]
+        return [] if (net, site) == ("wan", CLIENT) else [site, *machines]
+
     def _paths(self, a, b, nets):
-        return [
-            (net, x, y)
-            for net in nets
-            for x, y in ((a, b), (b, a))
-            if not (net == "wan" and CLIENT in (x, y))
-        ]  # fmt: skip
+        pairs = [(net, x, y) for net in nets for x in self._ends(a, net) for y in self._ends(b, net)]
+        return pairs + [(net, y, x) for net, x, y in pairs]
 
     def shape(self, a, b, nets=NETS, oneway=False, **change):
         """Sets delay_ms, jitter_ms, loss (0..1), reorder or cut between two sites, from now on; `oneway`: a→b only."""
         paths = self._paths(a, b, nets)
         if oneway:
-            paths = [p for p in paths if p[1:] == (a, b)]
+            paths = paths[: len(paths) // 2]
         return self.ask({"set": [[*path, change] for path in paths]})["at_ns"]
 
     def cut(self, a, b, oneway=False, nets=NETS):
@@ -177,6 +192,10 @@ class Net:
                 delay = CLIENT_DELAY_MS if CLIENT in (a, b) else DELAY_MS
                 whole = {"delay_ms": delay, "jitter_ms": 0, "loss": 0.0, "cut": False, "reorder": False}
                 changes += [[*path, whole] for path in self._paths(a, b, NETS)]
+        for site in SITES:
+            ends = self._ends(site, "wan")
+            near = {**whole, "delay_ms": SITE_DELAY_MS}
+            changes += [["wan", x, y, near] for x in ends for y in ends if x != y]
         return self.ask({"set": changes})["at_ns"]
 
 

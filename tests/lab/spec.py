@@ -37,6 +37,10 @@ class Options:
         #: W as the cluster is told; None leaves the product's default, which fits the chassis' own.
         self.watchdog_worst = None
         self.announce = True
+        #: A site's second host and those after it have a network namespace of their own, as machines have.
+        self.own_machines = False
+        #: How often the wire looks for frames by itself (`lab.wan`); 0: each one wakes it.
+        self.gather_ms = 0.0
         #: Without it the cluster has hosts and nothing to run.
         self.with_group = True
         self.group_lines = []

@@ -8,14 +8,16 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import types
 import unittest
 import unittest.mock
 
-from lab import cluster, net, procs, records
+from lab import cluster, net, procs, records, wan
 from lab.guest import boot, build
 
 PREFIX = f"t{os.getpid() % 100000}"
@@ -159,6 +161,45 @@ class OneGuest(GuestCase):
         self.assertIsNone(guest.process.poll())
 
 
+class Port:
+    """A socket in which one frame lies that the kernel took in a while ago."""
+
+    def __init__(self, lain_s):
+        stamp = wan.STAMP.pack(*divmod(time.time_ns() - int(lain_s * 1e9), 10**9))
+        self.lying = [(b"frame", [(socket.SOL_SOCKET, wan.SO_TIMESTAMPNS, stamp)], 0, None)]
+
+    def recvmsg(self, *_):
+        if not self.lying:
+            raise BlockingIOError
+        return self.lying.pop()
+
+
+class Wire(unittest.TestCase):
+    """What the emulator makes of the moments at which frames came."""
+
+    def due(self, gather, lain_s):
+        """In how many seconds from now a frame leaves whose way takes a second."""
+        path = wan.Path()
+        path.set({"delay_ms": 1000})
+        switch = types.SimpleNamespace(targets=lambda *_: ["b"], paths={("a", "b"): path}, ports={"b": None})
+        with tempfile.TemporaryDirectory() as folder:
+            wire = wan.Wan([], f"{folder}/control", 1, gather)
+            with wire.control:
+                now = time.monotonic()
+                wire.receive(switch, "a", Port(lain_s))
+        return wire.queue[0][0] - now
+
+    def test_a_frame_that_lay_in_its_socket_leaves_when_it_would_have(self):
+        # It can't leave sooner than its stamp says; how much later this test itself was is not asserted.
+        self.assertLess(self.due(0.005, 0.3), 1.0)
+        self.assertGreaterEqual(self.due(0.005, 0.0), 0.99)
+        self.assertGreaterEqual(self.due(0.0, 0.3), 1.0, "nothing lies there where each frame wakes the emulator")
+
+    def test_a_stamp_of_a_clock_that_was_set_counts_as_now(self):
+        for lain_s in (-3_600.0, 3_600.0):
+            self.assertGreaterEqual(self.due(0.005, lain_s), 1.0)
+
+
 class TwoSites(GuestCase):
     """The segment, the client, and a takeover done by hand."""
 
@@ -240,6 +281,17 @@ class TwoSites(GuestCase):
 
     def dropped(self, a, b):
         return sum(p["dropped"] for p in self.net.ask({})["paths"] if (p["from"], p["to"]) == (a, b))
+
+    def test_machines_of_their_own_on_a_wire_that_looks_by_itself_are_as_far_away(self):
+        self.net.down()
+        self.net = net.Net(PREFIX, machines={"tk-2": ("tokyo", "10.77.0.11")}, gather_ms=5)
+        self.net.up()
+        self.assertGreaterEqual(self.ping("tokyo", "osaka"), 40.0)
+        self.assertGreaterEqual(self.ping("tk-2", "osaka"), 40.0)
+        self.assertLess(self.ping("tk-2", "tokyo", 20), 40.0, "the quickest of twenty: both are at one site")
+        self.net.isolate("tokyo")
+        self.assertIsNone(self.ping("tk-2", "osaka"), "a site is cut off with its machines")
+        self.assertIsNotNone(self.ping("tk-2", "tokyo"))
 
     def test_a_lab_that_crashed_is_cleared_by_the_next(self):
         again = net.Net(PREFIX)

@@ -1,6 +1,10 @@
 """The WAN of a lab: learning switches whose every path between two ports has its own delay, jitter, loss and cuts.
 
-    python3 -m lab.wan --control SOCKET [--seed N] NAME=IFACE:SITE,IFACE:SITE,... ...
+    python3 -m lab.wan --control SOCKET [--seed N] [--gather MS] NAME=IFACE:SITE,IFACE:SITE,... ...
+
+Usually each frame wakes it, which the kernel does on its sender's account. With `--gather` it looks for frames by itself, that
+often, as a network card takes from its ring: a sender pays for its own part of the way only. A frame still leaves when it
+would have, as long as its delay is longer than that: the kernel says when it came.
 
 Runs inside the lab's WAN namespace on AF_PACKET sockets: nothing of the kernel's traffic control is needed, and a
 change takes effect for the next frame. Control: a unix stream socket, one JSON object in, one out (`handle`).
@@ -14,11 +18,14 @@ import os
 import random
 import select
 import socket
+import struct
 import time
 
 from lab import procs
 
 ETH_P_ALL, SOL_PACKET, PACKET_IGNORE_OUTGOING = 3, 263, 23
+SO_TIMESTAMPNS = 35
+STAMP = struct.Struct("@qq")
 BURST = 64
 #: A released frame later than this after its due moment counts as late: the emulator itself was kept from running.
 LATE_S = 0.010
@@ -76,17 +83,29 @@ class Switch:
 def _raw_socket(interface):
     s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     s.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    s.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
     s.bind((interface, ETH_P_ALL))
     s.setblocking(False)
     return s
 
 
+def waited(control, wall):
+    """For how long a frame has lain in its socket, by the kernel's stamp; nothing if the wall clock was set meanwhile."""
+    for level, kind, data in control:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS) and len(data) >= STAMP.size:
+            seconds, nanoseconds = STAMP.unpack_from(data)
+            since = wall - seconds - nanoseconds / 1e9
+            return since if 0.0 <= since < 1.0 else 0.0
+    return 0.0
+
+
 class Wan:
     """All switches, one queue of frames under way, one control socket."""
 
-    def __init__(self, switches, control, seed):
+    def __init__(self, switches, control, seed, gather=0.0):
         self.switches = {s.name: s for s in switches}
+        self.gather = gather
         self.chance = random.Random(seed)
         self.queue = []
         self.sequence = self.late = 0
@@ -100,12 +119,15 @@ class Wan:
 
     def run(self):
         """Forwards until the process is ended."""
-        waiting = [*self.inputs, self.control.fileno()]
+        control = self.control.fileno()
+        waiting = [control] if self.gather else [*self.inputs, control]
         while True:
             patience = min(0.5, max(0.0, self.queue[0][0] - time.monotonic())) if self.queue else 0.5
-            ready, _, _ = select.select(waiting, [], [], patience)
+            ready, _, _ = select.select(waiting, [], [], min(patience, self.gather or patience))
+            if self.gather:
+                ready += select.select(list(self.inputs), [], [], 0)[0]
             for fd in ready:
-                if fd == self.control.fileno():
+                if fd == control:
                     self.converse()
                 else:
                     self.receive(*self.inputs[fd])
@@ -113,15 +135,16 @@ class Wan:
 
     def receive(self, switch, site, port):
         """Takes up to a burst of frames from one port into the queue."""
-        now = time.monotonic()
+        now, wall = time.monotonic(), time.time()
         for _ in range(BURST):
             try:
-                frame = port.recv(65536)
+                frame, control, _, _ = port.recvmsg(65536, socket.CMSG_SPACE(STAMP.size))
             except (BlockingIOError, OSError):
                 return
+            came = now - waited(control, wall) if self.gather else now
             for other in switch.targets(site, frame):
                 path = switch.paths[site, other]
-                due = path.due(now, self.chance)
+                due = path.due(came, self.chance)
                 if due is not None:
                     self.sequence += 1
                     heapq.heappush(self.queue, (due, self.sequence, switch.ports[other], frame, path))
@@ -174,6 +197,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--control", required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--gather", type=float, default=0.0, metavar="MS")
     parser.add_argument("switches", nargs="+", metavar="NAME=IFACE:SITE,...")
     options = parser.parse_args()
     procs.real_time()
@@ -181,7 +205,7 @@ def main():
     for text in options.switches:
         name, _, ports = text.partition("=")
         switches.append(Switch(name, [port.split(":") for port in ports.split(",")]))
-    Wan(switches, options.control, options.seed).run()
+    Wan(switches, options.control, options.seed, options.gather / 1000).run()
 
 
 if __name__ == "__main__":
