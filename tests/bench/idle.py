@@ -1,11 +1,14 @@
 """What an idle cluster costs: processor time and memory of host agent, voter and keeper, by /proc.
 
-    python3 -m bench.idle [--seconds 600] [--windows 10] [--prefix P] [--folder DIR]
+    python3 -m bench.idle [--seconds 600] [--windows 10] [--gather MS] [--prefix P] [--folder DIR]
 
 Three voters and two hosts without a vote, each with its keeper and a lease, at the default Δ of 50 ms and with nothing
-to run. Prints for each process its share of one core (mean over the whole span, the spread of its windows, the kernel's
-part), how often it was woken, its resident memory; beside them the machine's load and the goals. A figure never fails the
-run; a process that died, or a lease that wasn't held all the while, does: then nothing was measured.
+to run. Nobody is billed for the lab: hosts without a vote have a namespace and a cable of their own, and the wire looks for
+frames by itself every 5 ms (`--gather 0`: each frame wakes it, on its sender's account).
+
+Prints for each process its share of one core (mean over the whole span, the spread of its windows, the kernel's part), how
+often it was woken, its resident memory; beside them the machine's load and the goals. A figure never fails the run; a process
+that died, or a lease that wasn't held all the while, does: then nothing was measured.
 """
 
 import argparse
