@@ -155,7 +155,10 @@ pub struct Recovered {
 pub struct Journal {
     folder: PathBuf,
     file: File,
+    /// Up to here the file is whole lines.
     bytes: u64,
+    /// Part of a line may follow, which a full disk refused.
+    is_torn: bool,
     seq: u64,
 }
 
@@ -178,13 +181,13 @@ impl Journal {
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         sync_folder(folder).map_err(failed)?;
         let (recovered, seq) = recover(&bytes[..whole], boot);
-        Ok((Self { folder: folder.to_owned(), file, bytes: whole as u64, seq }, recovered))
+        Ok((Self { folder: folder.to_owned(), file, bytes: whole as u64, is_torn: false, seq }, recovered))
     }
 
     /// Appends a record. It reaches the disk with the next durable one.
     ///
     /// # Errors
-    /// [`JournalError::Write`].
+    /// [`JournalError::Write`]: of what was refused nothing is left before the next record.
     pub fn write(&mut self, when: &When, task: Option<&TaskKey>, event: &impl Serialize) -> Result<(), JournalError> {
         // It orders records for people; a damaged file may end at the largest number there is.
         self.seq = self.seq.saturating_add(1);
@@ -193,8 +196,17 @@ impl Journal {
         let mut line =
             serde_json::to_vec(&Record { head: &head, event }).map_err(|error| JournalError::Write(error.into()))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(JournalError::Write)?;
+        self.append(&line).map_err(JournalError::Write)
+    }
+
+    /// A record behind half a line would be no record, and the next start wouldn't know of what it says.
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_torn, true) {
+            self.file.set_len(self.bytes)?;
+        }
+        self.file.write_all(line)?;
         self.bytes += line.len() as u64;
+        self.is_torn = false;
         Ok(())
     }
 
@@ -234,7 +246,8 @@ impl Journal {
         }
         // The new file is complete under another name before it takes the place of the old one.
         let fresh = self.folder.join(format!("{FILE}.new"));
-        let mut next = Self { folder: self.folder.clone(), file: new_file(&fresh)?, bytes: 0, seq: self.seq };
+        let mut next =
+            Self { folder: self.folder.clone(), file: new_file(&fresh)?, bytes: 0, is_torn: false, seq: self.seq };
         next.write_durably(when, None, &Event::Gate { gate })?;
         // A link, not a rename: at no moment is there no journal.
         std::fs::hard_link(self.folder.join(FILE), path(1)).map_err(JournalError::Write)?;
@@ -376,6 +389,26 @@ mod tests {
         assert!(gate.check(&host, 4, task(10).stamp).is_err());
         assert!(gate.check(&host, 4, task(20).stamp).is_err());
         assert!(gate.check(&host, 4, task(21).stamp).is_ok());
+    }
+
+    #[test]
+    fn a_record_after_one_that_a_full_disk_refused_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(folder.path(), "boot-a").unwrap();
+        let order = order(20);
+        let ordered = Event::Ordered { order: &order };
+        journal.write_durably(&when(), Some(&task(10)), &Event::Admitted).unwrap();
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let mut disk = std::mem::replace(&mut journal.file, full);
+        assert!(journal.write_durably(&when(), Some(&task(20)), &ordered).is_err());
+        // What there was room for.
+        disk.write_all(b"{\"v\":1,\"seq\":2,\"wal").unwrap();
+        journal.file = disk;
+        journal.write_durably(&when(), Some(&task(20)), &ordered).unwrap();
+        let recovered = reopen(folder.path(), "boot-a");
+        let stamp = task(10).stamp;
+        assert!(recovered.gate.check(&order.target, 4, stamp).is_err(), "overtaken: {recovered:?}");
+        assert_eq!((recovered.damaged, recovered.interrupted.len()), (0, 1));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(super) struct AuditTrail {
     last: u64,
     /// Up to here the file is whole lines.
     whole: u64,
+    /// Part of a line may follow, which a full disk refused.
+    is_torn: bool,
     /// Lines that the disk hasn't taken yet.
     unwritten: Vec<u8>,
 }
@@ -51,7 +53,7 @@ impl AuditTrail {
         file.sync_all()?;
         // Its name, too.
         File::open(dir)?.sync_all()?;
-        Ok(Self { file, last, whole, unwritten: Vec::new() })
+        Ok(Self { file, last, whole, is_torn: false, unwritten: Vec::new() })
     }
 
     /// Appends a record that isn't here yet. What can't be written is told to the log, and written before the next record:
@@ -63,26 +65,27 @@ impl AuditTrail {
         self.last = record.number;
         let line = serde_json::to_vec(record).expect("a record is plain data");
         self.unwritten.extend(line.into_iter().chain([b'\n']));
-        let written = self.file.write_all(&self.unwritten).and_then(|()| self.file.sync_data());
-        match written {
-            Ok(()) => {
-                self.whole += self.unwritten.len() as u64;
-                self.unwritten.clear();
-            }
-            Err(error) => self.keep_back(&error),
+        if let Err(error) = self.write() {
+            tracing::error!(%error, "the audit trail could not be written; its last records are written with the next one");
         }
-    }
-
-    fn keep_back(&mut self, error: &io::Error) {
-        // Part of a line may be there; where that can't be cut off either, it is before the next start.
-        let _cut = self.file.set_len(self.whole);
-        tracing::error!(%error, "the audit trail could not be written; its last records are written with the next one");
         if self.unwritten.len() > UNWRITTEN_BYTES_MAX {
             tracing::error!(
                 "the disk has taken no records of the audit trail for too long: those that wait are lost here"
             );
             self.unwritten.clear();
         }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_torn, true) {
+            self.file.set_len(self.whole)?;
+        }
+        self.file.write_all(&self.unwritten)?;
+        self.file.sync_data()?;
+        self.whole += self.unwritten.len() as u64;
+        self.unwritten.clear();
+        self.is_torn = false;
+        Ok(())
     }
 }
 
@@ -154,6 +157,8 @@ mod tests {
         trail.append(&records[1]);
         trail.append(&records[2]);
         assert_eq!(written(dir.path()), records[..1]);
+        // What there was room for.
+        std::io::Write::write_all(&mut &disk, b"{\"numb").expect("written");
         trail.file = disk;
         trail.append(&records[3]);
         assert_eq!(written(dir.path()), records);
