@@ -115,6 +115,10 @@ pub fn changed(membership: &Membership, change: &MembershipChange) -> Result<Mem
             if steps.is_empty() {
                 return Err(MembershipError::Nothing);
             }
+            // There would be no outgoing half to agree: who has no members yet is told of the first ones one by one.
+            if membership.voters.is_empty() {
+                return Err(MembershipError::NoVoter);
+            }
             next.outgoing = membership.voters.clone();
             let mut seen = BTreeSet::new();
             for step in steps {

@@ -115,6 +115,26 @@ fn entries_have_rising_terms_and_bounded_content() {
     assert_eq!(append(prev, vec![entry(term.0, b"fine")]), Ok(()));
 }
 
+/// raft can't leave a joint configuration of nobody; found by `nothing_that_a_peer_says_makes_a_replica_panic`.
+#[test]
+fn who_has_no_members_yet_takes_the_first_ones_one_by_one() {
+    let steps = || vec![MemberStep::AddVoter(info(1))];
+    let one = || MembershipChange::One(steps().remove(0));
+    for (change, voters) in [(MembershipChange::Joint(steps()), 0), (one(), 1)] {
+        let (mut world, ..) = cluster();
+        world.join(4);
+        let entries = vec![Appended { term: Term(1), kind: EntryKind::Membership(change) }];
+        let prev = Position { index: LogIndex(0), term: Term(0) };
+        let append = Body::Append { prev, commit: LogIndex(1), entries };
+        let beat = Body::Heartbeat { commit: LogIndex(1), read: None };
+        let said = |body| Message { era: ERA, from: VoterId(1), to: VoterId(4), term: Term(2), body };
+        // What each of them leads to is written and applied before the next.
+        listen(&mut world, 4, vec![(said(append), 13), (said(beat), 13)]);
+        assert_eq!(world.replica(4).applied_index(), LogIndex(1));
+        assert_eq!(world.replica(4).config().membership.voters.len(), voters);
+    }
+}
+
 #[test]
 fn a_snapshot_must_fit_its_place_and_have_members() {
     let (mut world, leader, follower) = cluster();
