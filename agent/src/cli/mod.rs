@@ -114,7 +114,7 @@ enum Verb {
     /// What people did, and whether the record of it is whole
     #[command(subcommand)]
     Audit(audit::AuditVerb),
-    /// Check this machine: certificates, disk, clocks, watchdog, ports, kernel, agent
+    /// Check this machine: certificates, disk, clocks, watchdog, ports, memory, kernel, agent
     Doctor(doctor::DoctorArgs),
     /// Collect what support needs into one archive, with secrets removed
     Bundle(bundle::BundleArgs),

@@ -1,9 +1,11 @@
-//! The machine: clocks, watchdog, disk, ports, kernel.
+//! The machine: clocks, watchdog, disk, ports, memory, kernel.
 
 use super::{Finding, State};
 use crate::config::AgentConfig;
+use nix::sys::socket::{getsockopt, sockopt};
 use serde_json::Value;
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -159,6 +161,30 @@ pub(super) fn ports(config: &AgentConfig, is_running: bool) -> Vec<Finding> {
     config.listen.iter().map(of).collect()
 }
 
+/// Whether the agent that answers at this socket has its memory locked, as the kernel says.
+pub(super) fn memory(socket: &Path) -> Option<Finding> {
+    let stream = UnixStream::connect(socket).ok()?;
+    let agent = getsockopt(&stream, sockopt::PeerCredentials).ok()?;
+    Some(locked(&file(&format!("/proc/{}/status", agent.pid()))?))
+}
+
+/// What a process's status in /proc says of it.
+fn locked(status: &str) -> Finding {
+    const CHECK: &str = "memory";
+    match status.lines().find_map(|line| line.strip_prefix("VmLck:")).map(str::trim) {
+        Some("0 kB") => {
+            let text = "the agent's memory isn't locked: where the machine runs short of it, the agent is late, and its host may \
+                        be held for lost";
+            let next = "LimitMEMLOCK=infinity in the agent's unit, as make install puts it there; systemctl restart antipode-agent";
+            Finding::other(CHECK, State::Weak, (text, next))
+        }
+        Some(_) => Finding::good(CHECK, "the agent's memory is locked"),
+        None => {
+            Finding::other(CHECK, State::Unknown, ("the kernel doesn't say whether the agent's memory is locked", ""))
+        }
+    }
+}
+
 /// Settings without which the keeper can't do its work, or does it less well.
 pub(super) fn kernel() -> Vec<Finding> {
     const CHECK: &str = "kernel";
@@ -190,4 +216,27 @@ pub(super) fn kernel() -> Vec<Finding> {
         Finding::good(CHECK, "the machine has no sleep state")
     });
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_whose_memory_the_machine_may_write_out_is_weak() {
+        let said = |status: &str| locked(status).state;
+        assert_eq!(said("Name:\tantipode\nVmLck:\t       0 kB\nVmRSS:\t   12 kB\n"), State::Weak);
+        assert_eq!(said("Name:\tantipode\nVmLck:\t  361540 kB\n"), State::Good);
+        assert_eq!(said("Name:\tantipode\n"), State::Unknown);
+    }
+
+    #[test]
+    fn it_is_the_process_behind_the_socket_that_is_looked_at() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("admin.sock");
+        assert!(memory(&socket).is_none(), "nobody listens");
+        let _listens = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        let own = locked(&file("/proc/self/status").expect("/proc"));
+        assert_eq!(memory(&socket).map(|finding| finding.state), Some(own.state));
+    }
 }

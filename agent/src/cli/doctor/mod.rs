@@ -124,6 +124,9 @@ pub(super) fn examine(args: &DoctorArgs) -> DoctorDocument {
     findings.extend(machine::clocks());
     findings.extend(machine::watchdog(config.as_ref()));
     findings.extend(machine::kernel());
+    if args.reach.agent.is_none() {
+        findings.extend(machine::memory(&args.reach.socket));
+    }
     let host = config.as_ref().map(|config| config.host.as_str());
     findings.extend(versions::releases(host, status.as_ref()));
     findings.extend(config.as_ref().and_then(versions::keeper));
