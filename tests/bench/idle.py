@@ -3,8 +3,9 @@
     python3 -m bench.idle [--seconds 600] [--windows 10] [--gather MS] [--prefix P] [--folder DIR]
 
 Three voters and two hosts without a vote, each with its keeper and a lease, at the default Δ of 50 ms and with nothing
-to run. Nobody is billed for the lab: hosts without a vote have a namespace and a cable of their own, and the wire looks for
-frames by itself every 5 ms (`--gather 0`: each frame wakes it, on its sender's account).
+to run. A sender pays for its own end of the wire only: hosts without a vote have a namespace and a cable of their own, and the
+wire looks for frames by itself every 5 ms. With `--gather 0` they share their site's namespace, and each frame wakes the wire,
+or the neighbour, on its sender's account.
 
 Prints for each process its share of one core (mean over the whole span, the spread of its windows, the kernel's part), how
 often it was woken, its resident memory; beside them the machine's load and the goals. A figure never fails the run; a process
@@ -165,7 +166,8 @@ def main():
     parser.add_argument("--prefix", default="idle")
     parser.add_argument("--folder", default=f"{os.path.dirname(net.TESTS)}/target/idle")
     options = parser.parse_args()
-    lab = spec.Options(hosts=HOSTS, voters=VOTERS, with_group=False, own_machines=True, gather_ms=options.gather)
+    apart = {"own_machines": options.gather > 0, "gather_ms": options.gather}
+    lab = spec.Options(hosts=HOSTS, voters=VOTERS, with_group=False, **apart)
     with Cluster(options.prefix, options.folder, lab) as cluster:
         lines, loads = measure(cluster, options)
     span = options.seconds / options.windows

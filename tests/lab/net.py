@@ -129,8 +129,8 @@ class Net:
 
     def down(self):
         """Ends every process inside the namespaces and the recorded ones, and removes the namespaces. Idempotent."""
-        known = os.listdir("/run/netns") if os.path.isdir("/run/netns") else []
-        there = [name for name in known if name.startswith(f"{self.prefix}-")]
+        names = [self.netns(s) for s in ("wan", *SITES, CLIENT, *self.machines)]
+        there = [n for n in names if os.path.exists(f"/run/netns/{n}")]
         procs.end_all(self.prefix)
         for name in there:
             pids = [int(p) for p in _run(["ip", "netns", "pids", name], check=False).split()]

@@ -285,6 +285,7 @@ class TwoSites(GuestCase):
     def test_machines_of_their_own_on_a_wire_that_looks_by_itself_are_as_far_away(self):
         self.net.down()
         self.net = net.Net(PREFIX, machines={"tk-2": ("tokyo", "10.77.0.11")}, gather_ms=5)
+        self.addCleanup(self.net.down)
         self.net.up()
         self.assertGreaterEqual(self.ping("tokyo", "osaka"), 40.0)
         self.assertGreaterEqual(self.ping("tk-2", "osaka"), 40.0)
