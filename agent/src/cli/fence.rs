@@ -219,8 +219,11 @@ fn status_text(document: &Value) -> String {
         let alive = list(&host["signs"]).iter().min_by_key(|sign| sign["age_ms"].as_u64());
         let alive = alive
             .map_or_else(|| "-".to_owned(), |sign| format!("{}, {} ago", word(&sign["what"]), age(&sign["age_ms"])));
-        let told = ["name", "site", "state", "class", "declares"].map(|key| word(&host[key]));
-        hosts.row(told.into_iter().chain([words(&host["evidence"]), words(&host["unproven"]), alive]));
+        let told = ["name", "site", "state", "class"].map(|key| word(&host[key]));
+        let [site, alone] = ["declares", "declares_alone"].map(|key| word(&host[key]));
+        let declared = if site == alone { site } else { format!("{site}, alone {alone}") };
+        let proven = ["evidence", "unproven"].map(|key| words(&host[key]));
+        hosts.row(told.into_iter().chain([declared]).chain(proven).chain([alive]));
     }
     let mut levels = Table::new(&["HOST", "LEVEL", "WOULD PROVE", "PROOF OF THAT", "READY"]);
     for level in list(&document["levels"]) {

@@ -3,7 +3,7 @@
 use super::core::Engine;
 use crate::detector::Judgement;
 use crate::event::Event;
-use crate::policy::{DeclareView, Declared, HostFacts, Reporter, WhyNot, declare};
+use crate::policy::{DeclareView, Declared, HostFacts, Reporter, Waiting, WhyNot, declare};
 use quorum::id::{HostEpoch, HostName, SiteName};
 use quorum::ledger::{Command, Ended, Incarnation, Lost, LostCause, LostScope, SuspectReport, Verdict};
 use quorum::mutants;
@@ -24,15 +24,18 @@ impl Engine {
         }
         let view = self.declare_view(reporters);
         let declaration = declare(&view);
-        for waiting in &declaration.waiting {
-            let because = match &waiting.until {
+        if let Some(leading) = &mut self.leading {
+            leading.told.retain(|host, _| declaration.waiting.iter().any(|waiting| waiting.host == *host));
+        }
+        for Waiting { host, until, .. } in &declaration.waiting {
+            let because = match until {
                 Ok(left) => format!("corroborated; declared in at most {} ms", left.as_millis() / 100 * 100 + 100),
-                Err(WhyNot::StillHeardBy(voter)) if *voter == waiting.host => {
+                Err(WhyNot::StillHeardBy(voter)) if voter == host => {
                     format!("it said something itself within the last {} ms", view.detection.as_millis())
                 }
                 Err(why) => explain(why),
             };
-            self.tell_once(&waiting.host, because);
+            self.tell_once(host, until.clone().err(), because);
         }
         for declared in declaration.now {
             self.propose_lost(&view, declared);
@@ -118,11 +121,13 @@ impl Engine {
         };
         let groups = self.ledger.groups_on(&of.host);
         let hold_off = groups.filter_map(|(name, _)| Some(self.ledger.group_spec(name)?.hold_off)).min();
+        let (mode, alone) = self.declare_modes(&of.host, COMMIT_SLOW);
         HostFacts {
             host_epoch: of.he,
             in_maintenance: self.ledger.maintenance_of(&of.host).is_some(),
             hold_off: hold_off.unwrap_or_default(),
-            mode: self.declare_mode(&of.host, COMMIT_SLOW),
+            mode,
+            alone,
             since_grant: now.waited_since(granted),
             lease_wait: self.ledger.largest_lease_wait(of).unwrap_or_default(),
             silent_for,
@@ -162,11 +167,11 @@ impl Engine {
         fresh.filter_map(report).collect()
     }
 
-    /// Says why a suspect host isn't declared, once per reason.
-    fn tell_once(&mut self, host: &HostName, because: String) {
+    /// Says why a suspect host isn't declared, once per reason; that it only waits is one reason, however long it is.
+    fn tell_once(&mut self, host: &HostName, why_not: Option<WhyNot>, because: String) {
         let Some(leading) = &mut self.leading else { return };
-        if leading.told.get(host) != Some(&because) {
-            leading.told.insert(host.clone(), because.clone());
+        let before = leading.told.insert(host.clone(), (why_not.clone(), because.clone()));
+        if before.is_none_or(|(before, _)| before != why_not) {
             self.event(Event::NotDeclared { host: host.clone(), because });
         }
     }

@@ -86,15 +86,29 @@ fn power_reading(proof: &Proven) -> Result<PowerReading, String> {
 }
 
 impl Engine {
-    /// Whether the loss of a host is declared as soon as it is detected: the operator wants it so, or a positive fence
-    /// path was probed good within a minute that is quicker than the lease by far. `commit` is what a commit takes.
-    pub(super) fn declare_mode(&self, host: &HostName, commit: Duration) -> Mode {
-        let is_eager = match self.ledger.spec().policy.declare {
-            Declare::Eager => true,
-            Declare::Lazy => false,
-            Declare::Measured => self.has_quick_fence(host, self.timing.detection + commit),
-        };
-        if is_eager { Mode::Eager } else { Mode::Lazy }
+    /// Whether the loss of a host is declared as soon as it is detected, when its whole site is silent and when it is
+    /// silent alone. `commit` is what a commit takes.
+    ///
+    /// A site: if the operator wants it so, or a positive fence path was probed good within a minute that is quicker
+    /// than the lease by far. A host alone: if that brings its groups up earlier as well. Where the end of its lease is
+    /// what they wait for, they wait as long however early it is declared, and till then it may come back.
+    pub(super) fn declare_modes(&self, host: &HostName, commit: Duration) -> (Mode, Mode) {
+        let mode = |is_eager| if is_eager { Mode::Eager } else { Mode::Lazy };
+        let quick = || self.has_quick_fence(host, self.timing.detection + commit);
+        match self.ledger.spec().policy.declare {
+            Declare::Eager => (Mode::Eager, mode(self.needs_a_fence(host) || quick())),
+            Declare::Lazy => (Mode::Lazy, Mode::Lazy),
+            Declare::Measured => {
+                let measured = mode(quick());
+                (measured, measured)
+            }
+        }
+    }
+
+    /// Whether the lease of the host proves nothing to some group on it: a device or a person has to, and the sooner it
+    /// is lost, the sooner they begin.
+    fn needs_a_fence(&self, host: &HostName) -> bool {
+        self.ledger.groups_on(host).any(|(group, _)| !self.ledger.lease_would_prove(group, host))
     }
 
     fn has_quick_fence(&self, host: &HostName, declared_in: Duration) -> bool {

@@ -69,8 +69,10 @@ pub struct FenceHostLine {
     pub host_epoch: Option<String>,
     /// Its class; empty before its first admission.
     pub class: String,
-    /// eager or lazy: how its loss would be declared now, as far as this agent knows.
+    /// eager or lazy: how its loss would be declared now with its whole site silent, as far as this agent knows.
     pub declares: &'static str,
+    /// The same while other hosts of its site are heard: eager only where that brings its groups up earlier.
+    pub declares_alone: &'static str,
     /// Evidence that the log has about its current admission.
     pub evidence: Vec<String>,
     /// Admissions about which evidence is missing.
@@ -189,6 +191,11 @@ impl Engine {
         let current = state.and_then(|state| state.incarnations.get(&state.he));
         let evidence = current.into_iter().flat_map(|current| &current.evidence);
         let tasks = self.ledger.tasks().iter().filter(|(_, task)| task.of.host == *host);
+        let (mode, alone) = self.declare_modes(host, super::declare::COMMIT_SLOW);
+        let told = |mode| match mode {
+            Mode::Eager => "eager",
+            Mode::Lazy => "lazy",
+        };
         FenceHostLine {
             name: host.to_string(),
             site: self.ledger.site_of(host).map(ToString::to_string).unwrap_or_default(),
@@ -200,10 +207,8 @@ impl Engine {
             },
             host_epoch: state.map(|state| state.he.to_string()),
             class: current.map(|current| current.class.to_string()).unwrap_or_default(),
-            declares: match self.declare_mode(host, super::declare::COMMIT_SLOW) {
-                Mode::Eager => "eager",
-                Mode::Lazy => "lazy",
-            },
+            declares: told(mode),
+            declares_alone: told(alone),
             evidence: evidence.map(|evidence| evidence.kind.as_str().to_owned()).collect(),
             unproven: self.ledger.unproven_on(host).iter().map(Incarnation::to_string).collect(),
             signs: self

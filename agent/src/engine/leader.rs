@@ -7,7 +7,7 @@ use super::core::Engine;
 use super::fence_lead::FenceLead;
 use super::message::Challenge;
 use crate::detector::Judgement;
-use crate::policy::Damping;
+use crate::policy::{Damping, WhyNot};
 use quorum::id::{Epoch, Generation, GroupName, HostEpoch, HostName, LogIndex, PlanId, Term, VoterId};
 use quorum::ledger::{self, CopyCheck, Incarnation};
 use quorum::moment::Moment;
@@ -51,7 +51,8 @@ pub(super) struct Leading {
     pub(super) challenges: BTreeMap<HostName, Challenging>,
     pub(super) copies: BTreeMap<(GroupName, HostName), CopyAnswer>,
     pub(super) asked: BTreeMap<(GroupName, HostName), Moment>,
-    pub(super) told: BTreeMap<HostName, String>,
+    /// What stands against declaring a silent host lost, nothing if it is only waited for; and the same for people.
+    pub(super) told: BTreeMap<HostName, (Option<WhyNot>, String)>,
     /// Why a group's data doesn't let it be activated.
     pub(super) gate_told: BTreeMap<GroupName, String>,
     pub(super) not_admitted: BTreeMap<HostName, String>,

@@ -54,8 +54,10 @@ pub struct HostFacts {
     pub in_maintenance: bool,
     /// Smallest hold-off among its groups, counted from the suspicion.
     pub hold_off: Duration,
-    /// Eager or lazy.
+    /// Eager or lazy, when its whole site is silent.
     pub mode: Mode,
+    /// Eager or lazy, while other hosts of its site are heard: eager only where that brings its groups up earlier.
+    pub alone: Mode,
     /// Time since the leader itself last granted it a lease, or since the leader could have.
     pub since_grant: Duration,
     /// How long a voter waits after its last grant: L_v.
@@ -151,8 +153,8 @@ pub fn declare(view: &DeclareView) -> Declaration {
         let whole_site = hosts.keys().all(corroborated);
         let mut due = Vec::new();
         for (host, verdict) in judged {
-            let single = extra_wait_of_a_single_host(view, &hosts[host], whole_site, hosts.len());
-            match verdict.map(|left| left.max(single)) {
+            let wait = wait(view, &hosts[host], whole_site);
+            match verdict.map(|left| left.max(wait)) {
                 Ok(Duration::ZERO) => due.push((host.clone(), hosts[host].host_epoch)),
                 until => declaration.waiting.push(Waiting { host: host.clone(), site: site.clone(), until }),
             }
@@ -166,10 +168,18 @@ pub fn declare(view: &DeclareView) -> Declaration {
     declaration
 }
 
-/// A part of a site may be the beginning of the whole: single hosts wait one more T_D, unless another host of the
-/// site was heard after their T_D ran out, which the detector shows as the site not being suspect.
-fn extra_wait_of_a_single_host(view: &DeclareView, facts: &HostFacts, whole_site: bool, hosts: usize) -> Duration {
-    if whole_site || hosts <= 1 { Duration::ZERO } else { view.detection.saturating_sub(facts.silent_for) }
+/// How much longer a corroborated host is waited for. A part of a site may be the beginning of the whole: single hosts
+/// wait one more T_D, unless another host of the site was heard after their T_D ran out, which the detector shows as the
+/// site not being suspect. And it is mostly an agent that stands still: where its groups wait for the end of its lease
+/// anyway, it is given until then to come back.
+fn wait(view: &DeclareView, facts: &HostFacts, whole_site: bool) -> Duration {
+    let is_whole = whole_site || mutants::on("policy.single_host_in_haste");
+    let lazy = match if is_whole { facts.mode } else { facts.alone } {
+        Mode::Eager => Duration::ZERO,
+        Mode::Lazy => facts.lease_wait.saturating_sub(view.commit_p99 + Duration::from_millis(250)),
+    };
+    let single = if is_whole { Duration::ZERO } else { view.detection.saturating_sub(facts.silent_for) };
+    single.max(lazy.saturating_sub(facts.since_grant))
 }
 
 fn reports(view: &DeclareView, site: &SiteName, host: &HostName) -> Vec<(HostName, SiteName, Duration)> {
@@ -185,7 +195,7 @@ fn counts(view: &DeclareView, voter: &Reporter, site: &SiteName, host: &HostName
     voter.is_fresh(view.detection) && !voter.abstains && voter.host != *host && voter.suspects(host, site)
 }
 
-/// `Ok`: corroborated, and how long it still waits. `Err`: not corroborated, or held.
+/// `Ok`: corroborated, and how much of the hold-off is left. `Err`: not corroborated, or held.
 fn judge(view: &DeclareView, site: &SiteName, host: &HostName, facts: &HostFacts) -> Result<Duration, WhyNot> {
     let hears = |voter: &&Reporter| voter.is_fresh(view.detection) && !voter.abstains && !voter.suspects(host, site);
     // The host's own voter hears it, too: as long as its last word is fresh, the ledger takes no declaration. Whoever else
@@ -212,12 +222,7 @@ fn judge(view: &DeclareView, site: &SiteName, host: &HostName, facts: &HostFacts
     if view.braked {
         return Err(WhyNot::Braked);
     }
-    let lazy = match facts.mode {
-        Mode::Eager => Duration::ZERO,
-        Mode::Lazy => facts.lease_wait.saturating_sub(view.commit_p99 + Duration::from_millis(250)),
-    };
-    let lazy_left = lazy.saturating_sub(facts.since_grant);
-    Ok(lazy_left.max(facts.hold_off.saturating_sub(facts.silent_for)))
+    Ok(facts.hold_off.saturating_sub(facts.silent_for))
 }
 
 #[cfg(test)]
@@ -239,6 +244,7 @@ mod tests {
             in_maintenance: false,
             hold_off: Duration::ZERO,
             mode,
+            alone: mode,
             since_grant: Duration::from_millis(400),
             lease_wait: Duration::from_millis(3_800),
             silent_for: Duration::from_millis(10),
@@ -359,15 +365,49 @@ mod tests {
         assert_eq!(why_not(&braked), WhyNot::Braked);
     }
 
-    #[test]
-    fn a_single_silent_host_waits_to_see_whether_its_site_follows() {
+    /// Of two hosts at a, a1 is silent; `alone` is how it is declared while a2 is heard.
+    fn one_of_two(alone: Mode) -> DeclareView {
         let mut view = view(Mode::Eager);
-        view.sites.get_mut(&site("a")).expect("site a").insert(host("a2"), facts(Mode::Eager));
+        let both = [host("a1"), host("a2")].map(|host| (host, HostFacts { alone, ..facts(Mode::Eager) }));
+        view.sites.insert(site("a"), BTreeMap::from(both));
         for voter in &mut view.voters[1..] {
             voter.sites.clear();
             voter.hosts.insert(host("a1"));
         }
-        assert_eq!(declare(&view).waiting[0].until, Ok(Duration::from_millis(340)));
+        view
+    }
+
+    #[test]
+    fn a_single_silent_host_waits_to_see_whether_its_site_follows() {
+        let declaration = declare(&one_of_two(Mode::Eager));
+        assert!(declaration.now.is_empty(), "{declaration:?}");
+        assert_eq!(declaration.waiting[0].until, Ok(Duration::from_millis(340)));
+    }
+
+    #[test]
+    fn a_single_silent_host_whose_groups_wait_for_its_lease_has_until_then_to_come_back() {
+        let mut view = one_of_two(Mode::Lazy);
+        let of_a1 = |view: &mut DeclareView, since_grant| {
+            let hosts = view.sites.get_mut(&site("a")).expect("site a");
+            let a1 = hosts.get_mut(&host("a1")).expect("a1");
+            (a1.since_grant, a1.silent_for) = (since_grant, since_grant);
+        };
+        of_a1(&mut view, Duration::from_millis(3_499));
+        assert_eq!(declare(&view).waiting[0].until, Ok(Duration::from_millis(1)));
+        of_a1(&mut view, Duration::from_millis(3_500));
+        let declaration = declare(&view);
+        assert_eq!(declaration.now[0].hosts, [(host("a1"), HostEpoch::in_era(Era(1), 1))]);
+        assert!(!declaration.now[0].whole_site);
+    }
+
+    #[test]
+    fn a_single_host_is_waited_for_no_longer_once_its_whole_site_is_silent() {
+        let mut view = one_of_two(Mode::Lazy);
+        for voter in &mut view.voters[1..] {
+            voter.sites.insert(site("a"));
+        }
+        let declaration = declare(&view);
+        assert!(declaration.now[0].whole_site && declaration.now[0].hosts.len() == 2, "{declaration:?}");
     }
 
     /// Each gate, left open by a planted fault, changes what is decided about a view that it is there for.
@@ -384,6 +424,7 @@ mod tests {
             ("policy.ignores_who_hears", heard),
             ("policy.minority_declares", few),
             ("policy.one_domain_declares", one_domain),
+            ("policy.single_host_in_haste", one_of_two(Mode::Lazy)),
         ];
         for (fault, view) in cases {
             let before = declare(&view);

@@ -107,6 +107,28 @@ fn a_host_that_is_cut_off_is_switched_off_and_taken_over_without_waiting_for_its
     assert!(!world.hosts[&host("tk-1")].is_powered());
 }
 
+/// How tk-1, which a quick device reaches, and os-1, which none does, would be declared: with their sites, and alone.
+fn declared_as(declare: &str, accept: &str) -> [[&'static str; 2]; 2] {
+    let without = spec().replace("[[\"bmc-os-1\"], [\"self\"]]", "[[\"self\"]]").replace("[\"powered-off\"]", accept);
+    let mut world = settled(4, &without.replacen("[cluster]\n", &format!("[cluster]\ndeclare = \"{declare}\"\n"), 1));
+    let ticket = world.ask(&host("ng-1"), Request::FenceStatus);
+    must(&mut world, 5, "the answer", |world| world.answers.contains_key(&ticket));
+    let Answer::Fencing(view) = &world.answers[&ticket] else { panic!("{:?}", world.answers[&ticket]) };
+    ["tk-1", "os-1"].map(|name| {
+        let line = view.hosts.iter().find(|line| line.name == name).expect("a line");
+        [line.declares, line.declares_alone]
+    })
+}
+
+#[test]
+fn a_host_alone_is_declared_eagerly_only_where_that_brings_its_groups_up_earlier() {
+    let both = "[\"self-fenced\", \"powered-off\"]";
+    let (eager, lazy) = (["eager"; 2], ["lazy"; 2]);
+    assert_eq!(declared_as("auto", both), [eager, lazy]);
+    assert_eq!(declared_as("lazy", both), [lazy, lazy]);
+    assert_eq!(declared_as("eager", both), [eager, ["eager", "lazy"]]);
+}
+
 #[test]
 fn two_sides_of_a_partition_never_shoot_each_other() {
     for (seed, minority) in [(2, "tk-1"), (3, "os-1")] {

@@ -221,13 +221,15 @@ fn a_new_owner_that_is_lost_before_its_first_mirror_is_waited_for() {
     must(&mut world, 90, "erp is protected again", is_protected);
 }
 
-/// A host without a vote is lost for a while and comes back: its host epoch a while after.
+/// A host without a vote is lost for a while, with its whole site so that this is declared early, and comes back: its
+/// host epoch a while after.
 fn host_epoch_on_return(seed: u64) -> (String, World) {
     let mut world = settled_with(seed, &["tk-2"]);
-    world.power_off(&host("tk-2"));
-    must(&mut world, 20, "tk-2 is lost", |world| lost(world) > 0);
+    let tokyo = ["tk-1", "tk-2"].map(host);
+    tokyo.iter().for_each(|host| world.power_off(host));
+    must(&mut world, 20, "tokyo is lost", |world| lost(world) > 0);
     world.run_for(Duration::from_secs(3)).expect("no violation");
-    world.power_on(&host("tk-2"));
+    tokyo.iter().for_each(|host| world.power_on(host));
     world.run_for(Duration::from_secs(15)).expect("no violation");
     let ledger = world.hosts[&host("ng-1")].engine().expect("it runs").ledger();
     let he = ledger.host(&host("tk-2")).expect("it was admitted").he.to_string();
@@ -247,6 +249,50 @@ fn a_loss_and_a_return_cost_one_host_epoch() {
 fn what_a_host_said_before_it_fell_silent_is_seen_to_admit_it_dead() {
     let _planted = quorum::mutants::plant("admit.silent_host_speaks");
     assert!((30..34).any(|seed| host_epoch_on_return(seed).0 != "2"));
+}
+
+/// How many losses it costs that the agent of erp's host stands still for a second, while others of its site speak.
+fn losses_of_a_pause(others: &[&str], accept: &str) -> usize {
+    let source = others.iter().fold(spec(), |spec, name| {
+        let line = format!("[[host]]\nname = \"{name}\"\nsite = \"tokyo\"\n[[group]]");
+        spec.replacen("[[group]]", &line, 1)
+    });
+    let mut world = begun(world(31, others), source.replace("[\"self-fenced\"]", accept));
+    must(&mut world, 60, "erp is protected", is_protected);
+    world.stop_agent(&host("tk-1"), Duration::from_secs(1));
+    world.run_for(Duration::from_secs(8)).expect("no violation");
+    assert!(runs_on(&world, "tk-1") || lost(&world) > 0, "{}", tail(&world));
+    lost(&world)
+}
+
+#[test]
+fn a_host_that_is_silent_alone_is_given_until_its_lease_ends_where_its_groups_wait_for_that() {
+    assert_eq!(losses_of_a_pause(&["tk-2"], "[\"self-fenced\"]"), 0);
+    assert!(losses_of_a_pause(&[], "[\"self-fenced\"]") > 0, "as a whole site it isn't");
+    assert!(losses_of_a_pause(&["tk-2"], "[\"powered-off\"]") > 0, "it is to be proven dead soon");
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn haste_with_a_single_host_is_noticed() {
+    let _planted = quorum::mutants::plant("policy.single_host_in_haste");
+    assert!(losses_of_a_pause(&["tk-2"], "[\"self-fenced\"]") > 0);
+}
+
+#[test]
+fn why_a_silent_host_is_not_declared_is_told_until_it_is_heard() {
+    let mut world = settled_with(32, &["tk-2"]);
+    let gate = |world: &World| {
+        let status = world.hosts[&host("ng-1")].engine().expect("it runs").status();
+        status.groups[0].gates.declare.state
+    };
+    // Its neighbour is silent to the leader all the while, and is never declared: the others hear it.
+    world.cut(&host("tk-2"), &host("ng-1"), true);
+    world.run_for(Duration::from_secs(2)).expect("no violation");
+    world.stop_agent(&host("tk-1"), Duration::from_secs(1));
+    must(&mut world, 2, "tk-1 is waited for", |world| gate(world) == "waiting");
+    must(&mut world, 5, "tk-1 is heard again", |world| gate(world) == "closed");
+    assert_eq!(lost(&world), 0, "{}", tail(&world));
 }
 
 #[test]

@@ -23,13 +23,17 @@ const LEFT_MAX: usize = 64;
 /// Standard deviations of the normal distribution at which φ reaches 8.
 const PHI_8_SIGMA: f64 = 5.61;
 
+/// How the product may be told to declare: a whole site, and a host whose neighbours are heard. "Eager" by the operator;
+/// by a fence that is quicker than the lease; lazy.
+const POLICIES: [(Mode, Mode); 3] = [(Mode::Eager, Mode::Lazy), (Mode::Eager, Mode::Eager), (Mode::Lazy, Mode::Lazy)];
+
 /// What was counted.
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
     beats: u64,
     one_observer: u64,
-    site: [Declared; 2],
-    host: [Declared; 2],
+    site: [Declared; POLICIES.len()],
+    host: [Declared; POLICIES.len()],
     phi: Declared,
     fixed: Declared,
 }
@@ -56,7 +60,7 @@ impl Declared {
 impl Counts {
     /// Both together.
     pub fn plus(self, other: &Self) -> Self {
-        let both = |one: [Declared; 2], two: [Declared; 2]| [one[0].plus(two[0]), one[1].plus(two[1])];
+        let both = |one: [Declared; _], two: [Declared; _]| std::array::from_fn(|nth| one[nth].plus(two[nth]));
         Self {
             beats: self.beats + other.beats,
             one_observer: self.one_observer + other.one_observer,
@@ -78,9 +82,10 @@ impl Counts {
         let _ = writeln!(text, "{:<58}{:>10}{:>22}{:>32}", "declarations", columns.0, columns.1, columns.2);
         let rows = [
             ("product, eager, whole site", self.site[0]),
-            ("product, lazy (lease-only), whole site", self.site[1]),
+            ("product, lazy (lease-only), whole site", self.site[2]),
             ("product, eager, single hosts", self.host[0]),
-            ("product, lazy (lease-only), single hosts", self.host[1]),
+            ("product, lazy (lease-only), single hosts", self.host[2]),
+            ("product, single hosts that a quick fence reaches", self.host[1]),
             ("accrual detector (normal, n 1000, φ 8), both observers", self.phi),
             ("fixed timeout of T_D, both observers", self.fixed),
         ];
@@ -143,8 +148,8 @@ pub struct Judges {
     hosts: [HostName; HOSTS],
     site: SiteName,
     observers: [Observer; OBSERVERS],
-    /// Declared in the current suspicion, eager and lazy.
-    declared: [BTreeSet<HostName>; 2],
+    /// Declared in the current suspicion, by each of [`POLICIES`].
+    declared: [BTreeSet<HostName>; POLICIES.len()],
     looked_ns: u64,
     lease_wait: Duration,
     health: Health,
@@ -172,7 +177,7 @@ impl Judges {
             observers: [observer(), observer()],
             hosts,
             site,
-            declared: [BTreeSet::new(), BTreeSet::new()],
+            declared: Default::default(),
             looked_ns: 0,
             lease_wait: timing.voter_wait(),
             health: Health::new(beat),
@@ -237,8 +242,8 @@ impl Judges {
             alone += u64::from(began);
         }
         self.counts.one_observer += alone;
-        for (nth, mode) in [Mode::Eager, Mode::Lazy].into_iter().enumerate() {
-            let declaration = declare(&self.view(mode, at));
+        for (nth, modes) in POLICIES.into_iter().enumerate() {
+            let declaration = declare(&self.view(modes, at));
             let lost: BTreeSet<HostName> =
                 declaration.now.iter().flat_map(|now| now.hosts.iter().map(|(host, _)| host.clone())).collect();
             let fresh: Vec<HostName> = lost.difference(&self.declared[nth]).cloned().collect();
@@ -287,7 +292,7 @@ impl Judges {
         Duration::from_nanos(at.saturating_sub(last_sent).saturating_sub(DELAY_NS))
     }
 
-    fn view(&self, mode: Mode, at: u64) -> DeclareView {
+    fn view(&self, (mode, alone): (Mode, Mode), at: u64) -> DeclareView {
         let facts = |nth: usize| {
             let last = self.observers.iter().map(|ears| ears.last[nth]).max().unwrap_or_default();
             let since = Duration::from_nanos(at.saturating_sub(last));
@@ -296,6 +301,7 @@ impl Judges {
                 in_maintenance: false,
                 hold_off: Duration::ZERO,
                 mode,
+                alone,
                 since_grant: since,
                 lease_wait: self.lease_wait,
                 silent_for: since,

@@ -225,7 +225,7 @@ impl Engine {
         let told = self.leading.as_ref().and_then(|leading| leading.told.get(owner));
         let declare = match (is_ended, told) {
             (true, _) => gate("open", format!("the host epoch of {} is over", ticket.of)),
-            (false, Some(because)) => gate("waiting", because.clone()),
+            (false, Some((_, because))) => gate("waiting", because.clone()),
             (false, None) => gate("closed", format!("{} is admitted", ticket.of)),
         };
         let proofs = self.ledger.covering_evidence(group);
