@@ -8,6 +8,8 @@ export TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export ANTIPODE_LAB_IMAGES := $(TARGET_DIR)/lab
 
 PYTHON := PYTHONPATH=tests python3
+# With the program that the target has just built, unless another is named; by itself the lab takes the newest one.
+BUILT := ANTIPODE_BIN=$(or $(ANTIPODE_BIN),$(TARGET_DIR)/debug/antipode) $(PYTHON)
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
 # All tests are one build: optimised, since models, scenarios and swarm run the cores millions of times (what they depend
@@ -43,7 +45,7 @@ else
 endif
 
 demo: build ## a site dies, its guest is taken over and comes home; KEEP=1 leaves the cluster up
-	$(PYTHON) -m demo.run $(if $(KEEP),--keep)
+	$(BUILT) -m demo.run $(if $(KEEP),--keep)
 
 test-lab: setup ## the lab's own claims and the judge's, in Python
 	$(PYTHON) -m unittest discover -s tests -t tests

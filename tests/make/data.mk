@@ -4,4 +4,4 @@
 check-D1: demo ## the demonstration, judged from its raw files alone
 
 check-D2-data: build ## data, live: mirrors that die, fall silent or are cut; copies that lack something
-	$(PYTHON) -m live_data.run
+	$(BUILT) -m live_data.run

@@ -9,10 +9,10 @@ live-build: setup
 	cargo build --locked --workspace
 
 check-D2: live-build ## never two, live: every case
-	$(PYTHON) -m live.run
+	$(BUILT) -m live.run
 
 check-D2-quick: live-build ## never two, live: the few that every test run plays
-	$(PYTHON) -m live.run --quick
+	$(BUILT) -m live.run --quick
 
 # Emulated processors are slow: in guests used as hosts the product runs as it is released.
 check-D3: setup ## the keeper on a real watchdog, in guests used as hosts; such hosts' leases prove nothing
@@ -23,4 +23,4 @@ check-D3: setup ## the keeper on a real watchdog, in guests used as hosts; such 
 	ANTIPODE_BIN=$(TARGET_DIR)/release/antipode $(PYTHON) -m live.classc
 
 test-long: live-build ## what takes too long for every run
-	$(PYTHON) -m live.run --long
+	$(BUILT) -m live.run --long

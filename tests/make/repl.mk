@@ -2,4 +2,4 @@
 .PHONY: check-adapters
 
 check-adapters: build ## a group run by the example adapters alone, live: moved without loss, taken over from one moment
-	$(PYTHON) -m live_data.adapters
+	$(BUILT) -m live_data.adapters

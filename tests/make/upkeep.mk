@@ -9,7 +9,7 @@ upkeep-build: setup
 	cargo build --locked --workspace
 
 check-D4-upkeep: upkeep-build ## upkeep, live: rolling restart and upgrade, pins, hosts removed and readmitted, forecasts that come true; EARLIER=program upgrades from that
-	$(if $(EARLIER),ANTIPODE_EARLIER=$(EARLIER)) $(PYTHON) -m live.upkeep --folder target/upkeep
+	$(if $(EARLIER),ANTIPODE_EARLIER=$(EARLIER)) $(BUILT) -m live.upkeep --folder target/upkeep
 
 check-D4-upkeep-quick: build ## upkeep, live: the rolling restart, which takes two minutes
-	$(PYTHON) -m live.upkeep --quick --folder target/upkeep
+	$(BUILT) -m live.upkeep --quick --folder target/upkeep
