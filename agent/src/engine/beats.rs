@@ -24,17 +24,28 @@ impl Engine {
         self.health.woke_late(self.now.moment, due.late);
         let mut requests = self.lease_requests();
         let template = self.compose(due.seq, due.padded);
+        let mut alike = Vec::new();
         for to in self.listeners() {
             let lease = requests.remove(&to);
             let seq = match self.is_replied_to(&to) {
                 true => self.replies.on_schedule(self.now.moment, &to, due.seq),
                 false => Some(due.seq),
             };
-            let Some(seq) = seq else { continue };
-            let beat = Beat { seq, lease, ..template.clone() };
-            self.effects.push(Effect::Datagram { to, datagram: Box::new(Datagram::Beat(Box::new(beat))) });
+            match seq {
+                None => {}
+                Some(seq) if seq == due.seq && lease.is_none() => alike.push(to),
+                Some(seq) => {
+                    let beat = Beat { seq, lease, ..template.clone() };
+                    self.effects.push(Effect::Datagram { to, datagram: Box::new(Datagram::Beat(Box::new(beat))) });
+                }
+            }
         }
-        self.said = Some(template);
+        // Who replies says the same once more.
+        self.said = self.vote_of(&self.me.host).is_some().then(|| template.clone());
+        if !alike.is_empty() {
+            let datagram = Box::new(Datagram::Beat(Box::new(template)));
+            self.effects.push(Effect::Datagrams { to: alike, datagram });
+        }
         // This host may be a voter itself: it asks itself without a network.
         if let Some(request) = requests.remove(&self.me.host.clone()) {
             self.answer_lease(self.me.host.clone(), &request);

@@ -27,6 +27,13 @@ pub enum Effect {
         /// What.
         datagram: Box<Datagram>,
     },
+    /// Send the same datagram to each of these, as [`Effect::Datagram`] does. It is encoded once.
+    Datagrams {
+        /// To whom.
+        to: Vec<HostName>,
+        /// What.
+        datagram: Box<Datagram>,
+    },
     /// Send a message on the stream connection; dropped if there is none.
     Message {
         /// To whom.

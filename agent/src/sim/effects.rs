@@ -99,6 +99,11 @@ impl World {
         let now_ns = self.now_ns;
         match effect {
             Effect::Datagram { to, datagram } => self.send_datagram(name, to, datagram),
+            Effect::Datagrams { to, datagram } => {
+                for to in to {
+                    self.send_datagram(name, to, datagram.clone());
+                }
+            }
             Effect::Message { to, message } => {
                 if let Some(at) = self.network.message(now_ns, (name, &to), &mut self.random) {
                     self.at(at, Happening::Message { to, from: name.clone(), message });

@@ -330,10 +330,8 @@ impl Loop {
     fn perform(&mut self, effects: Vec<Effect>, running: &mut Running) -> Result<(), RunError> {
         for effect in effects {
             match effect {
-                Effect::Datagram { to, datagram } => match heartbeat::encode(&datagram) {
-                    Ok(bytes) => self.send_on_all_paths(&to, bytes.into()),
-                    Err(error) => tracing::error!(%to, %error, "a beat outgrew its datagram"),
-                },
+                Effect::Datagram { to, datagram } => self.send_datagram(&[to], &datagram),
+                Effect::Datagrams { to, datagram } => self.send_datagram(&to, &datagram),
                 Effect::Message { to, message } => {
                     self.send_message(&[to], engine::encode(&message).map(Bytes::from));
                 }
@@ -409,11 +407,18 @@ impl Loop {
         }
     }
 
-    fn send_on_all_paths(&self, to: &quorum::id::HostName, bytes: bytes::Bytes) {
-        for path in 0..self.config.listen.len() {
-            let path = Path(u8::try_from(path).unwrap_or(u8::MAX));
-            // Counted there; the peer judges by what it hears.
-            let _unsent = self.transport.send_datagram(to, path, bytes.clone());
+    /// On all paths.
+    fn send_datagram(&self, to: &[HostName], datagram: &heartbeat::Datagram) {
+        let bytes = match heartbeat::encode(datagram) {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(error) => return tracing::error!(?to, %error, "a beat outgrew its datagram"),
+        };
+        for to in to {
+            for path in 0..self.config.listen.len() {
+                let path = Path(u8::try_from(path).unwrap_or(u8::MAX));
+                // Counted there; the peer judges by what it hears.
+                let _unsent = self.transport.send_datagram(to, path, bytes.clone());
+            }
         }
     }
 }

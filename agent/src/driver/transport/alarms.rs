@@ -39,8 +39,10 @@ struct Waiting {
     /// Counts the alarms: several may lie at one moment.
     number: u64,
     due: BTreeMap<(Instant, u64), Waker>,
-    /// What the kernel was asked for; never later than the first of `due`.
+    /// What the kernel was asked for; never later than the first of `due`, but while it rings.
     armed: Option<Instant>,
+    /// Those who were woken just now are about to wait again: the kernel is asked once they do.
+    is_ringing: bool,
 }
 
 /// Ready at its moment and ever after, until it is set anew. Whoever polled it last is woken.
@@ -90,9 +92,9 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the kernel for `at`, unless it was asked for a sooner moment.
+    /// Asks the kernel for `at`, unless it was asked for a sooner moment, or will be.
     fn arm(&self, waiting: &mut Waiting, at: Instant) {
-        if waiting.armed.is_none_or(|armed| at < armed) {
+        if !waiting.is_ringing && waiting.armed.is_none_or(|armed| at < armed) {
             waiting.armed = Some(at);
             self.ask_for(at.saturating_duration_since(Instant::now()));
         }
@@ -107,17 +109,23 @@ impl Shared {
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).expect("a timer takes any span");
     }
 
-    /// Wakes whom the moment concerns.
+    /// Wakes whom the moment concerns. [`Shared::rung`] must follow.
     fn ring(&self, now: Instant) {
         let mut waiting = self.waiting();
         let later = waiting.due.split_off(&(now + Duration::from_nanos(1), 0));
         let due = std::mem::replace(&mut waiting.due, later);
-        waiting.armed = None;
+        (waiting.armed, waiting.is_ringing) = (None, true);
+        drop(waiting);
+        due.into_values().for_each(Waker::wake);
+    }
+
+    /// Asks the kernel for the first of what is waited for by now.
+    fn rung(&self) {
+        let mut waiting = self.waiting();
+        waiting.is_ringing = false;
         if let Some((first, _)) = waiting.due.keys().next().copied() {
             self.arm(&mut waiting, first);
         }
-        drop(waiting);
-        due.into_values().for_each(Waker::wake);
     }
 }
 
@@ -134,8 +142,15 @@ async fn ring(watched: AsyncFd<Arc<OwnedFd>>, shared: Weak<Shared>) {
         let _nothing_yet = rustix::io::read(watched.get_ref(), &mut rings);
         // Read at once, it is empty: what rings from now on makes it ready again.
         ready.clear_ready();
-        let Some(shared) = shared.upgrade() else { return };
-        shared.ring(Instant::now());
+        match shared.upgrade() {
+            Some(shared) => shared.ring(Instant::now()),
+            None => return,
+        }
+        // Nobody sleeps before this goes on.
+        tokio::task::yield_now().await;
+        if let Some(shared) = shared.upgrade() {
+            shared.rung();
+        }
     }
 }
 

@@ -42,15 +42,19 @@ pub struct Grid {
 impl Grid {
     /// The first of them that isn't before `at`.
     fn after(&self, at: Instant) -> Instant {
-        let every = self.every.as_nanos().max(1);
+        let every = nanos(self.every).max(1);
         let (since, is_later) = match at.checked_duration_since(self.from) {
             Some(since) => (since, true),
             None => (self.from - at, false),
         };
-        let past = since.as_nanos() % every;
-        let left = if is_later { (every - past) % every } else { past };
-        at + Duration::from_nanos(u64::try_from(left).unwrap_or_default())
+        let past = nanos(since) % every;
+        at + Duration::from_nanos(if is_later { (every - past) % every } else { past })
     }
+}
+
+/// Five centuries at most.
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What all sockets and connections of one transport are told. Begins with doing all at once.
@@ -100,6 +104,11 @@ impl Pace {
     pub(super) fn moment_of_beats(&self, at: Instant) -> Instant {
         let late = self.rest().map_or(Duration::ZERO, |rest| rest.beats_late);
         self.moment(at + late)
+    }
+
+    /// Nothing that is under way waits for what comes in.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.rest().is_some()
     }
 
     fn looks(&self) -> Option<Grid> {

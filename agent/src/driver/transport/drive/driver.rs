@@ -9,7 +9,7 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, Transmit};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ pub(super) struct Driver {
     sender: Sender,
     /// Connections that wait for room in the kernel's buffer.
     unsent: VecDeque<Arc<Inner>>,
+    /// Others had their turn since something came in.
+    has_yielded: bool,
 }
 
 /// What sending needs.
@@ -46,6 +48,17 @@ struct Sender {
     /// The kernel had no room for `content`. Whatever else there is to send waits.
     blocked: Option<Transmit>,
     room: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
+}
+
+/// When the driver has its next turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// When there is something to do.
+    Waits,
+    /// After the tasks that are ready now.
+    Again,
+    /// After everybody who is ready now, and what the kernel has by then.
+    Yields,
 }
 
 /// How far sending for one connection came.
@@ -64,14 +77,15 @@ impl Driver {
         let (reader, alarm) = (Reader::new(Arc::clone(&shared.socket)), shared.pace.alarm(Instant::now() + LONG));
         let socket = Arc::clone(&shared.socket);
         let sender = Sender { socket, content: Vec::new(), blocked: None, room: None };
-        Self { shared, reader, alarm, sender, unsent: VecDeque::new() }
+        Self { shared, reader, alarm, sender, unsent: VecDeque::new(), has_yielded: false }
     }
 
-    /// Takes in what the kernel has; answers whether there is more.
-    fn receive(&mut self, core: &mut Core, cx: &mut Context<'_>, now: Instant) -> bool {
+    /// Takes in what the kernel has; answers whether there is more, and whether anything came.
+    fn receive(&mut self, core: &mut Core, cx: &mut Context<'_>, now: Instant) -> (bool, bool) {
         let Self { shared, reader, .. } = self;
-        let mut answer = Vec::new();
+        let (mut answer, mut is_any) = (Vec::new(), false);
         let came = |packet: Received<'_>| {
+            is_any = true;
             answer.clear();
             let content = BytesMut::from(packet.bytes);
             match core.quic.handle(now, packet.from, packet.to, packet.ecn, content, &mut answer) {
@@ -92,7 +106,8 @@ impl Driver {
                 None => {}
             }
         };
-        reader.poll(cx, &shared.pace, PACKETS_IN_A_ROW_MAX, came)
+        let is_more = reader.poll(cx, &shared.pace, PACKETS_IN_A_ROW_MAX, came);
+        (is_more, is_any)
     }
 
     /// Lists the connections whose timers ran out.
@@ -165,13 +180,20 @@ impl Driver {
         }
     }
 
-    /// Everything once; answers whether something is left that needn't wait.
-    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Everything once.
+    ///
+    /// At rest most of what comes in is answered: a beat with a beat, a request for a lease with one. Who answers has its
+    /// turn first then, and the answer leaves in one packet with what QUIC has to say, and is computed with it.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Next {
         let shared = Arc::clone(&self.shared);
         let mut core = shared.core();
         let now = Instant::now();
         shared.to_do.begin();
-        let is_more = self.receive(&mut core, cx, now);
+        let (is_more, is_any) = self.receive(&mut core, cx, now);
+        self.has_yielded = is_any && !self.has_yielded && shared.pace.is_at_rest();
+        if self.has_yielded {
+            return Next::Yields;
+        }
         self.look_at_timers(&mut core, now);
         self.look_for_room(&mut core, cx);
         for _ in 0..shared.to_do.begin().min(CONNECTIONS_IN_A_ROW_MAX) {
@@ -183,7 +205,7 @@ impl Driver {
         debug_assert!(self.sender.will_be_told(), "only a timer or a packet would have it try again");
         self.alarm.reset(core.timers.first().map_or_else(|| now + LONG, |&(at, _)| at));
         let rings = Pin::new(&mut self.alarm).poll(cx).is_ready();
-        is_more || rings
+        if is_more || rings { Next::Again } else { Next::Waits }
     }
 }
 
@@ -191,7 +213,11 @@ impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let goes_on = self.turn(cx);
+        let next = self.turn(cx);
+        if next == Next::Yields {
+            let _woken_by_then = pin!(tokio::task::yield_now()).poll(cx);
+            return Poll::Pending;
+        }
         let is_over = {
             let core = self.shared.core();
             core.is_closed && core.open == 0
@@ -199,7 +225,7 @@ impl Future for Driver {
         if is_over {
             return Poll::Ready(());
         }
-        if !self.shared.to_do.wait(cx.waker()) || goes_on {
+        if !self.shared.to_do.wait(cx.waker()) || next == Next::Again {
             // Others have their turn first.
             cx.waker().wake_by_ref();
         }

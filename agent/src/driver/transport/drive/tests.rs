@@ -4,7 +4,7 @@ use super::{Connection, Endpoint};
 use crate::driver::clock;
 use crate::driver::transport::config::{Limits, TransportConfig};
 use crate::driver::transport::ids::IdKey;
-use crate::driver::transport::pace::Pace;
+use crate::driver::transport::pace::{Pace, Rest};
 use crate::driver::transport::quic::{self, Kind, SERVER_NAME};
 use crate::driver::transport::socket::{KnownAddresses, SocketShared, StampedSocket};
 use crate::driver::transport::tls::Trust;
@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 /// Longer than anything takes on the most loaded machine; only a failure waits so long.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
@@ -175,6 +176,30 @@ async fn datagrams_carry_the_moment_of_the_packet_in_which_they_came() {
     let came = came.lock().expect("lock");
     for (at, (before, after)) in came.iter().zip(sent) {
         assert!(before.minus(Duration::from_millis(1)) <= *at && *at <= after, "{before:?} {at:?} {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn at_rest_who_answers_has_its_turn_before_the_connection_has() {
+    const ROUNDS: usize = 20;
+    let pair = Pair::new();
+    let [calling, called] = pair.connect(Kind::Beat).await;
+    let came = Arc::<Notify>::default();
+    let tell = Arc::clone(&came);
+    called.take_datagrams(Box::new(move |_, _| tell.notify_one()));
+    let shared = pair.ends[1].shared();
+    let waits = || shared.core().connections.iter().flatten().any(|kept| kept.inner.listed.load(Ordering::Acquire));
+    for rest in [None, Some(Rest { looks: None, beats_late: Duration::ZERO })] {
+        shared.pace.set(rest);
+        let mut first = 0;
+        for round in 0..ROUNDS {
+            assert_eq!(calling.send_datagram(mark(round as u8)), Ok(true));
+            in_time(came.notified()).await;
+            first += usize::from(waits());
+            until(|| !waits()).await;
+        }
+        // What QUIC itself has to say may have come just before.
+        assert!(if rest.is_some() { first > ROUNDS / 2 } else { first == 0 }, "{rest:?}: first in {first} of {ROUNDS}");
     }
 }
 
