@@ -167,9 +167,9 @@ impl Host {
         self.rest();
         for effect in effects {
             match effect {
-                Effect::Datagram { to, datagram } if to_voter(&to) => {
-                    let bytes = heartbeat::encode(&datagram).expect("a beat fits");
-                    let _not_up_yet = self.transport.send_datagram(&to, Route(0), bytes.into());
+                Effect::Datagram { to, datagram } if to_voter(&to) => self.send_datagram(&to, &datagram),
+                Effect::Datagrams { to, datagram } => {
+                    to.iter().filter(|to| to_voter(to)).for_each(|to| self.send_datagram(to, &datagram));
                 }
                 Effect::Message { to, message } if to_voter(&to) => {
                     let bytes = engine::encode(&message).expect("a message fits");
@@ -181,6 +181,11 @@ impl Host {
                 _ => {}
             }
         }
+    }
+
+    fn send_datagram(&self, to: &HostName, datagram: &heartbeat::Datagram) {
+        let bytes = heartbeat::encode(datagram).expect("a beat fits");
+        let _not_up_yet = self.transport.send_datagram(to, Route(0), bytes.into());
     }
 
     /// As the agent does.

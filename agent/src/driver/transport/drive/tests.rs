@@ -204,6 +204,27 @@ async fn at_rest_who_answers_has_its_turn_before_the_connection_has() {
 }
 
 #[tokio::test]
+async fn at_rest_a_connection_has_its_turn_though_something_comes_in_all_the_time() {
+    const BEFORE: u32 = 50;
+    let pair = Pair::new();
+    let [calling, called] = pair.connect(Kind::Beat).await;
+    let (_heard, answered) = (taken_from(&called), taken_from(&calling));
+    pair.ends[1].shared().pace.set(Some(Rest { looks: None, beats_late: Duration::ZERO }));
+    let mut rounds = 0;
+    until(|| {
+        rounds += 1;
+        calling.send_datagram(mark(1)).expect("sent");
+        if rounds == BEFORE {
+            called.send_datagram(mark(2)).expect("sent");
+        }
+        !answered.lock().expect("lock").is_empty()
+    })
+    .await;
+    // As many as may be on their way unacknowledged are many more.
+    assert!(rounds < BEFORE + 20, "{rounds} rounds");
+}
+
+#[tokio::test]
 async fn who_waits_no_more_leaves_nothing_behind() {
     let pair = Pair::new();
     let [calling, _called] = pair.connect(Kind::Bulk).await;
